@@ -16,6 +16,14 @@
 //!
 //! `contract` (feature `testkit`) checks all of this on any implementation.
 
+#[cfg(any(test, feature = "testkit"))]
+pub mod contract;
+mod counting;
+mod memory;
+
+pub use counting::{OperationCount, OperationCounts};
+pub use memory::{MemoryBackend, MemoryBuilder};
+
 use std::fmt;
 
 use bytes::Bytes;
