@@ -1,5 +1,6 @@
 //! Cachalot: a client-side write-back object cache built of actors.
 
+mod actors;
 pub mod backend;
 mod clock;
 mod config;
