@@ -93,6 +93,16 @@ impl fmt::Display for ByteRange {
     }
 }
 
+/// Where a piece of an extent lies in the caller's buffer. An extent that has several of them is filled from (or
+/// read into) them in order, and their lengths add up to its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// The position of the first byte in the buffer, in bytes.
+    pub offset: u64,
+    /// The number of bytes.
+    pub len: u64,
+}
+
 /// Names an object set, the unit that one actor owns: the objects of one file or volume.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SetId(Arc<str>);

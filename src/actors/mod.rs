@@ -1,0 +1,3 @@
+//! The actors and what their threads share.
+
+mod budget;
