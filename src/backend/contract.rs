@@ -279,18 +279,17 @@ impl Bench {
         let what = format!("{:?} at {:?}, {}", read.object, read.snap, read.range);
         let start = read.range.start();
         let found = self.load(read).await?;
-        let wrong = found
-            .iter()
-            .zip(expected)
-            .position(|(found, expected)| found != expected);
-        if let Some(at) = wrong {
-            let (found, expected) = (found.get(at), expected.get(at));
-            return Err(Broken(format!(
-                "{what}: byte {} is {found:?}, not {expected:?}",
-                start + at as u64
-            )));
+        if found == expected {
+            return Ok(());
         }
-        Ok(())
+        let mut pairs = found.iter().zip(expected);
+        let at = pairs.position(|(found, expected)| found != expected);
+        let at = at.unwrap_or(found.len().min(expected.len()));
+        let (found, expected) = (found.get(at), expected.get(at));
+        Err(Broken(format!(
+            "{what}: byte {} is {found:?}, not {expected:?}",
+            start + at as u64
+        )))
     }
 
     /// Checks that the head holds `expected` at `offset`, where a short answer stands for zeros.

@@ -1,8 +1,58 @@
 //! Counts what is asked of a backend.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
+
+use super::operation::{AnswerFuture, Decorator, Operation};
+use super::{Backend, BackendWrite, JournalNotice};
+
+/// A decorator that counts and changes nothing.
+#[derive(Debug)]
+pub struct CountingBackend {
+    inner: Arc<dyn Backend>,
+    counters: Arc<Counters>,
+}
+
+impl CountingBackend {
+    /// Counts what is asked of `inner` through this one.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Backend>) -> Self {
+        let counters = Arc::default();
+        Self { inner, counters }
+    }
+
+    /// What was asked so far.
+    #[must_use]
+    pub fn operations(&self) -> OperationCounts {
+        self.counters.load()
+    }
+}
+
+impl Decorator for CountingBackend {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn operate(&self, operation: Operation) -> AnswerFuture {
+        self.counters.start(&operation);
+        let counters = Arc::clone(&self.counters);
+        let counted = operation
+            .start(&*self.inner)
+            .inspect(move |answer| match answer {
+                Ok(answer) => counters.reads.add_bytes(answer.len_bytes()),
+                Err(_) => bump(&counters.errors),
+            });
+        counted.boxed()
+    }
+
+    fn notice(&self, notice: JournalNotice) {
+        bump(&self.counters.journal_notices);
+        self.inner.journal(notice);
+    }
+}
 
 /// How often something was done, and to how many bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -89,8 +139,24 @@ pub(crate) fn bump(counter: &AtomicU64) {
 }
 
 impl Counters {
-    pub(crate) fn add_write_runs(&self, runs: usize) {
-        self.write_runs.fetch_add(runs as u64, Ordering::Relaxed);
+    /// Counts an operation; the bytes of a read are known only with its answer.
+    fn start(&self, operation: &Operation) {
+        match operation {
+            Operation::Read(_) => self.reads.start(0),
+            Operation::Write(write) => self.start_write(write),
+            Operation::Discard { range, .. } => self.discards.start(range.len()),
+            Operation::Truncate { .. } => bump(&self.truncates),
+            Operation::Remove(_) => bump(&self.removes),
+            Operation::Stat(_) => bump(&self.stats),
+            Operation::List { .. } => bump(&self.lists),
+            Operation::Sync => bump(&self.syncs),
+        }
+    }
+
+    pub(crate) fn start_write(&self, write: &BackendWrite) {
+        self.writes.start(write.len_bytes());
+        self.write_runs
+            .fetch_add(write.runs.len() as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn load(&self) -> OperationCounts {
@@ -108,5 +174,25 @@ impl Counters {
             journal_notices: of(&self.journal_notices),
             errors: of(&self.errors),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{MemoryBackend, contract};
+
+    /// L-04
+    #[tokio::test]
+    async fn the_decorator_counts_as_the_store_does() -> Result<(), contract::Violations> {
+        let memory = Arc::new(MemoryBackend::new());
+        let counting = Arc::new(CountingBackend::new(Arc::clone(&memory) as _));
+        contract::check(async || Arc::clone(&counting) as _).await?;
+        let counts = counting.operations();
+        assert_eq!(counts, memory.operations());
+        assert!(counts.write_runs > counts.writes.operations);
+        assert!(counts.reads.bytes > 0 && counts.discards.bytes > 0 && counts.errors > 0);
+        assert_eq!(counts.journal_notices, 2);
+        Ok(())
     }
 }

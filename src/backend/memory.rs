@@ -192,7 +192,7 @@ impl MemoryBackend {
     }
 
     fn write_now(&self, write: &BackendWrite) -> Result<(), BackendError> {
-        self.refuse_malformed(write)?;
+        self.capabilities.admit(write)?;
         // A store under this one is never locked while a shard of this one is.
         let parent = self.parent.as_ref();
         let copied_up = parent.and_then(|parent| parent.head_of(&write.object));
@@ -208,35 +208,6 @@ impl MemoryBackend {
     fn head_of(&self, object: &ObjectName) -> Option<sparse::SparseBytes> {
         let objects = self.shard(object)?.read();
         objects.get(object)?.head_bytes().cloned()
-    }
-
-    fn refuse_malformed(&self, write: &BackendWrite) -> Result<(), BackendError> {
-        let refusal = |operation| Err(BackendError::Unsupported { operation });
-        let mut end_before = 0;
-        for run in &write.runs {
-            let Ok(range) = ByteRange::new(run.offset, run.len_bytes()) else {
-                return refusal("runs that are empty or pass the last offset");
-            };
-            if range.start() < end_before || run.buffers.iter().any(Bytes::is_empty) {
-                return refusal("runs that overlap or descend, or empty buffers");
-            }
-            end_before = range.end();
-        }
-        let pieces = write.runs.iter().map(|run| 1 + run.buffers.len());
-        match (&self.capabilities, write.runs.len()) {
-            (_, 0) => refusal("writes without runs"),
-            (capabilities, 2..) if !capabilities.scattered_writes => refusal("scattered writes"),
-            (capabilities, _) if write.len_bytes() > capabilities.write_bytes_max => {
-                refusal("writes of so many bytes")
-            }
-            (capabilities, _) if pieces.sum::<usize>() > capabilities.write_pieces_max => {
-                refusal("writes of so many pieces")
-            }
-            (capabilities, _) if write.context.seq != 0 && !capabilities.snapshots => {
-                refusal("snapshots")
-            }
-            _ => Ok(()),
-        }
     }
 
     fn change(&self, object: &ObjectName, change: impl FnOnce(&mut Object)) {
@@ -313,8 +284,7 @@ impl Backend for MemoryBackend {
     }
 
     fn write(&self, write: BackendWrite) -> BoxFuture<'static, Result<(), BackendError>> {
-        self.counters.writes.start(write.len_bytes());
-        self.counters.add_write_runs(write.runs.len());
+        self.counters.start_write(&write);
         let outcome = self.write_now(&write);
         self.finish(outcome)
     }

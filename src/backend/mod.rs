@@ -19,10 +19,16 @@
 #[cfg(any(test, feature = "testkit"))]
 pub mod contract;
 mod counting;
+mod delay;
 mod memory;
+mod operation;
+mod throttled;
 
-pub use counting::{OperationCount, OperationCounts};
+pub use counting::{CountingBackend, OperationCount, OperationCounts};
+pub use delay::{Delayer, TimerThread};
 pub use memory::{MemoryBackend, MemoryBuilder};
+pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
+pub use throttled::{Throttle, ThrottledBackend};
 
 use std::fmt;
 
