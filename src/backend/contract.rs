@@ -244,11 +244,15 @@ impl Bench {
         outcome.map_err(|error| Broken(format!("{what}: {error}")))
     }
 
+    /// This length, or less where the backend takes no writes so large.
+    fn at_most(&self, len: usize) -> usize {
+        usize::try_from(self.capabilities().write_bytes_max).map_or(len, |most| len.min(most))
+    }
+
     /// Stores `data` at `offset` in writes no larger than the backend takes.
     async fn store(&self, object: &ObjectName, offset: u64, data: &[u8]) -> Outcome {
-        let step = usize::try_from(self.capabilities().write_bytes_max).unwrap_or(usize::MAX);
         let mut at = offset;
-        for piece in data.chunks(step.max(1)) {
+        for piece in data.chunks(self.at_most(data.len()).max(1)) {
             self.send(write_of(object, at, piece)).await?;
             at += piece.len() as u64;
         }

@@ -359,12 +359,4 @@ impl Backend for MemoryBackend {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::contract;
-
-    #[tokio::test]
-    async fn memory_keeps_the_contract() -> Result<(), contract::Violations> {
-        contract::check(async || Arc::new(MemoryBackend::new()) as _).await
-    }
-}
+mod tests;

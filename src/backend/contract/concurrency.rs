@@ -47,17 +47,18 @@ pub(super) async fn objects_do_not_disturb_each_other(bench: &Bench) -> Outcome 
     for number in 0..64 {
         objects.push(bench.object(&format!("o{number}")).await?);
     }
+    let len = bench.at_most(9000);
     for round in 0..3 {
         let writes = (0..).zip(&objects).map(|(number, object)| {
-            let data = pattern(round * 1000 + number, 9000);
-            bench.backend.write(write_of(object, 100 * round, &data))
+            let data = pattern(round * 1000 + number, len);
+            bench.backend.write(write_of(object, round, &data))
         });
         all_stored(join_all(writes).await)?;
     }
     let checks = (0..).zip(&objects).map(|(number, object)| async move {
-        let mut model = pattern(number, 100);
-        model.extend(pattern(1000 + number, 100));
-        model.extend(pattern(2000 + number, 9000));
+        let mut model = pattern(number, 1);
+        model.extend(pattern(1000 + number, 1));
+        model.extend(pattern(2000 + number, len));
         bench.expect(object, 0, &model).await
     });
     try_join_all(checks).await.map(drop)
@@ -86,26 +87,27 @@ pub(super) async fn ranges_of_an_object_do_not_disturb_each_other(bench: &Bench)
 }
 
 pub(super) async fn futures_can_be_polled_on_any_thread(bench: &Bench) -> Outcome {
-    const LEN: u64 = 3001;
+    let len = bench.at_most(3001);
+    let start = |number: u64| number * len as u64;
     let object = bench.object("threads").await?;
     let other = bench.object("threads2").await?;
     let writes = (0..64).map(|number| {
         let object = if number % 2 == 0 { &object } else { &other };
-        let write = write_of(object, number * LEN, &pattern(number, 3001));
+        let write = write_of(object, start(number), &pattern(number, len));
         bench.backend.write(write)
     });
     all_stored(on_threads(writes.collect()).await?)?;
     let mut reads = Vec::new();
     for number in 0..64 {
         let object = if number % 2 == 0 { &object } else { &other };
-        let read = read_of(object, range(number * LEN, LEN)?);
+        let read = read_of(object, range(start(number), len as u64)?);
         let reading = bench.backend.read(read);
         reads.push(reading.map(move |answer| (number, answer)).boxed());
     }
     for (number, answer) in on_threads(reads).await? {
         let bytes = answer.map_err(|error| Broken(format!("read {number}: {error}")))?;
         ensure!(
-            bytes == pattern(number, 3001),
+            bytes == pattern(number, len),
             "read {number} gave other bytes"
         );
     }
@@ -117,38 +119,40 @@ pub(super) async fn ordered_writes_land_in_order(bench: &Bench) -> Outcome {
         return Ok(());
     }
     let object = bench.object("ordered").await?;
+    let len = bench.at_most(5000);
     for round in 0..8 {
         let writes = (0..16).map(|number| {
-            let data = pattern(round * 100 + number, 5000);
-            bench.backend.write(write_of(&object, 10 * number, &data))
+            let data = pattern(round * 100 + number, len);
+            bench.backend.write(write_of(&object, number, &data))
         });
         let mut writes: Vec<_> = writes.collect();
         writes.reverse();
         all_stored(join_all(writes).await)?;
         for number in 0..15 {
-            let expected = pattern(round * 100 + number, 10);
-            bench.expect(&object, 10 * number, &expected).await?;
+            let expected = pattern(round * 100 + number, 1);
+            bench.expect(&object, number, &expected).await?;
         }
-        let last = pattern(round * 100 + 15, 5000);
-        bench.expect(&object, 150, &last).await?;
+        let last = pattern(round * 100 + 15, len);
+        bench.expect(&object, 15, &last).await?;
     }
     Ok(())
 }
 
 pub(super) async fn a_write_given_up_never_undoes_a_later_one(bench: &Bench) -> Outcome {
     let mut objects = Vec::new();
+    let len = bench.at_most(30_000);
     for number in 0..16 {
         let object = bench.object(&format!("o{number}")).await?;
         for seed in 0..4 {
             let mut dropped = bench
                 .backend
-                .write(write_of(&object, 0, &pattern(seed, 30_000)));
+                .write(write_of(&object, 0, &pattern(seed, len)));
             if seed % 2 == 0 {
                 drop(futures::poll!(&mut dropped));
             }
             drop(dropped);
         }
-        let later = pattern(100 + number, 30_000);
+        let later = pattern(100 + number, len);
         bench.store(&object, 0, &later).await?;
         bench.expect(&object, 0, &later).await?;
         objects.push(object);
@@ -156,7 +160,7 @@ pub(super) async fn a_write_given_up_never_undoes_a_later_one(bench: &Bench) -> 
     let synced = bench.backend.sync().await;
     synced.map_err(|error| Broken(format!("sync: {error}")))?;
     for (number, object) in (0..).zip(&objects) {
-        let later = pattern(100 + number, 30_000);
+        let later = pattern(100 + number, len);
         bench.expect(object, 0, &later).await?;
     }
     Ok(())
