@@ -20,12 +20,14 @@
 pub mod contract;
 mod counting;
 mod delay;
+mod file;
 mod memory;
 mod operation;
 mod throttled;
 
 pub use counting::{CountingBackend, OperationCount, OperationCounts};
 pub use delay::{Delayer, TimerThread};
+pub use file::{FileBackend, FileStoreError, FileStoreOptions};
 pub use memory::{MemoryBackend, MemoryBuilder};
 pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
 pub use throttled::{Throttle, ThrottledBackend};
