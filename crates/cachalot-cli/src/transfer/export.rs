@@ -345,3 +345,60 @@ fn write_in_order(target: &mut dyn Write, blocks: &mut Blocks, size_bytes: u64) 
 fn write_zeros(target: &mut dyn Write, len: u64) -> io::Result<()> {
     io::copy(&mut io::Read::take(io::repeat(0), len), target).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_of_an_object_that_exists_is_read_and_no_block_without_one() {
+        let block = BLOCK_BYTES as u64;
+        let layouts = [
+            Layout::unstriped(block / 2).unwrap(),
+            Layout::unstriped(block * 3).unwrap(),
+            Layout::new(block / 4, 3, block).unwrap(),
+            Layout::new(block * 2, 2, block * 4).unwrap(),
+            Layout::new(100_000, 2, 300_000).unwrap(),
+        ];
+        for layout in layouts {
+            let size = block * 40 + 12_345;
+            for numbers in [
+                &[][..],
+                &[0],
+                &[1, 2, 7],
+                &[3, 5, 11, 1_000_000],
+                &[u64::MAX],
+            ] {
+                let blocks: Vec<ByteRange> = present_blocks(&layout, numbers, size).collect();
+                let ascending = blocks
+                    .windows(2)
+                    .all(|pair| pair[0].end() <= pair[1].start());
+                assert!(ascending, "{layout:?} {numbers:?}");
+                let exists = |object: &u64| numbers.contains(object);
+                for found in &blocks {
+                    assert!(
+                        layout.runs(*found).any(|run| exists(&run.object)),
+                        "{found}"
+                    );
+                }
+                let whole = ByteRange::between(0, size).unwrap();
+                for run in layout.runs(whole).filter(|run| exists(&run.object)) {
+                    let range = ByteRange::between(run.at, run.at + run.range.len()).unwrap();
+                    let covered: u64 = blocks
+                        .iter()
+                        .filter_map(|found| found.intersection(range))
+                        .map(ByteRange::len)
+                        .sum();
+                    assert_eq!(covered, range.len(), "{layout:?} {numbers:?} {range}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_volume_with_one_object_is_walked_at_once() {
+        let layout = Layout::default();
+        let blocks = present_blocks(&layout, &[1 << 40], (1 << 62) + (8 << 20)).count();
+        assert_eq!(blocks, (4 << 20) / BLOCK_BYTES);
+    }
+}

@@ -6,9 +6,8 @@
 //! A volume has one client at a time; nothing here guards against two.
 
 mod header;
+mod name;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use cachalot::backend::Backend;
@@ -17,73 +16,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 pub(crate) use header::{Header, VolumeState};
+pub(crate) use name::VolumeName;
 
 use crate::error::CliError;
-use crate::store::{Listing, OpenFor, StoreUrl, object_name, read_object, write_object};
+use crate::store::{Listing, OpenFor, StoreUrl, read_object, write_object};
 
 /// How many removals, cuts and size questions are under way at once.
 const CALLS_IN_FLIGHT: usize = 16;
-const HEADER_SUFFIX: &str = ".volume";
-const NUMBER_DIGITS: usize = 16;
-
-/// A volume's name: 1 to 200 letters, digits, dots, dashes and underscores, the first a letter or digit.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(transparent)]
-pub(crate) struct VolumeName(String);
-
-impl FromStr for VolumeName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
-        let goes_on_well = text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        if starts_well && goes_on_well && text.len() <= 200 {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(format!(
-            "`{text}` is no volume name: use 1 to 200 of a-z A-Z 0-9 . _ - and begin with a letter or digit"
-        ))
-    }
-}
-
-impl fmt::Display for VolumeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl VolumeName {
-    /// What the names of the data objects start with, before the dot.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn header_object(&self) -> Result<ObjectName, CliError> {
-        object_name(format!("{}{HEADER_SUFFIX}", self.0))
-    }
-
-    fn of_header(object: &ObjectName) -> Option<Self> {
-        object
-            .as_str()
-            .strip_suffix(HEADER_SUFFIX)
-            .and_then(|name| name.parse().ok())
-    }
-
-    /// The number of one of this volume's data objects; `None` for any other object.
-    fn data_number(&self, object: &ObjectName) -> Option<u64> {
-        let digits = object
-            .as_str()
-            .strip_prefix(&self.0)
-            .and_then(|rest| rest.strip_prefix('.'))?;
-        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if digits.len() != NUMBER_DIGITS || !digits.bytes().all(hexadecimal) {
-            return None;
-        }
-        u64::from_str_radix(digits, 16).ok()
-    }
-}
 
 /// What `volume info` tells.
 #[derive(Clone, Debug, Serialize)]
@@ -326,7 +265,14 @@ impl Volumes {
                 state: VolumeState::Removing,
                 ..found.header
             };
-            self.store_header(name, &header).await?;
+            match self.store_header(name, &header).await {
+                // Removing makes room, so a full store does not keep it from beginning.
+                Err(CliError::Store {
+                    source: BackendError::Full,
+                    ..
+                }) => {}
+                stored => stored?,
+            }
         }
         let mut removed = 0;
         let mut pages = self.data_pages(name);

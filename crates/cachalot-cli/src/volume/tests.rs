@@ -24,32 +24,6 @@ fn file(volumes: &Volumes, volume: &VolumeName, layout: Layout) -> StripedFile {
     StripedFile::new(Arc::clone(volumes.backend()), volume.as_str(), layout)
 }
 
-#[test]
-fn volume_names_are_plain_and_tell_their_objects_from_others() {
-    for good in ["a", "disk.img", "0-x_Y", "a.volume"] {
-        assert!(good.parse::<VolumeName>().is_ok(), "{good}");
-    }
-    let long = "x".repeat(201);
-    for bad in ["", ".a", "-a", "a/b", "a b", "ä", "a\n", long.as_str()] {
-        assert!(bad.parse::<VolumeName>().is_err(), "{bad}");
-    }
-    let object = |text: &str| ObjectName::new(text).unwrap();
-    let a = name("a");
-    assert_eq!(a.data_number(&object("a.00000000000000ff")), Some(255));
-    for other in [
-        "a.volume",
-        "a.00000000000000FF",
-        "a.0ff",
-        "a.b.00000000000000ff",
-        "ab.00000000000000ff",
-        "a.+0000000000000ff",
-    ] {
-        assert_eq!(a.data_number(&object(other)), None, "{other}");
-    }
-    let header = VolumeName::of_header(&object("a.volume.volume"));
-    assert_eq!(header, Some(name("a.volume")));
-}
-
 #[tokio::test]
 async fn shrinking_and_growing_again_reads_zeros() {
     let volumes = volumes();

@@ -283,3 +283,28 @@ fn a_store_in_use_is_left_alone() {
     assert!(child.wait().expect("its end").success());
     ok(&["volume", "remove", &store, "v"]);
 }
+
+/// A limit on the size of files stands in for a store without room.
+#[test]
+fn a_full_store_ends_the_import_and_can_be_cleared() {
+    let place = Place::new();
+    let store = place.store();
+    let file = place.file("in", &noise(6 << 20, 12));
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 2048; exec {} import {} {store} v -q --cache 2MiB",
+        env!("CARGO_BIN_EXE_cachalot"),
+        text(&file)
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output()
+        .expect("a shell");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the store is full: make room"), "{said}");
+    let info = json(&["volume", "info", &store, "v", "--json"]);
+    assert_eq!(info["state"], "importing");
+    ok(&["import", text(&file), &store, "v", "-q", "--overwrite"]);
+    ok(&["volume", "remove", &store, "v"]);
+    assert_eq!(ok(&["ls", &store]), "");
+}
