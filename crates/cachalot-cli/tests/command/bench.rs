@@ -9,7 +9,7 @@ use serde_json::Value;
 const SMALL: [&str; 10] = [
     "bench",
     "--duration",
-    "1s",
+    "300ms",
     "--warm-up",
     "100ms",
     "--working-set",
@@ -35,7 +35,7 @@ fn is_sane(side: &Value) {
     assert!(number(&side["operations"]) > 100.0, "{side}");
     assert!(number(&side["ops_per_second"]) > 100.0, "{side}");
     assert!(number(&side["ops_per_second_settled"]) <= number(&side["ops_per_second"]));
-    assert!((0.9..3.0).contains(&number(&side["seconds"])), "{side}");
+    assert!((0.29..3.0).contains(&number(&side["seconds"])), "{side}");
     for kind in ["reads", "writes"] {
         let latency = &side[kind];
         let [p50, p99, max] = ["p50_ns", "p99_ns", "max_ns"].map(|name| number(&latency[name]));
