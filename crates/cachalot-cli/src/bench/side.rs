@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cachalot::backend::{Backend, CountingBackend, OperationCounts, Throttle, ThrottledBackend};
 use cachalot::{CacheConfig, Clock, Layout, Moment, SystemClock};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::report::{SideReport, StoreReport};
 use super::run::{Load, Run, Stop};
@@ -213,6 +213,7 @@ impl Bench {
         ProgressBar::with_draw_target(u64::try_from(total).ok(), target)
             .with_style(style)
             .with_message(side.name())
+            .with_finish(ProgressFinish::AndClear)
     }
 }
 

@@ -6,7 +6,7 @@ mod sparse;
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 pub(crate) use export::export;
 pub(crate) use import::import;
@@ -31,7 +31,9 @@ fn progress(total_bytes: Option<u64>, quiet: bool) -> ProgressBar {
     };
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(total_bytes, target).with_style(style)
+    ProgressBar::with_draw_target(total_bytes, target)
+        .with_style(style)
+        .with_finish(ProgressFinish::AndClear)
 }
 
 /// What a transfer did, in one line.
