@@ -112,8 +112,10 @@ impl CliError {
 
     /// The error of a store call, for `map_err`.
     pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(BackendError) -> Self {
-        let doing = doing.into();
-        move |source| Self::Store { doing, source }
+        move |source| Self::Store {
+            doing: doing.into(),
+            source,
+        }
     }
 
     /// The error of a cache call, for `map_err`.
@@ -122,8 +124,10 @@ impl CliError {
         expect(dead_code, reason = "the calls still go to the bare store")
     )]
     pub(crate) fn cache(doing: impl Into<String>) -> impl FnOnce(CacheError) -> Self {
-        let doing = doing.into();
-        move |source| Self::Cache { doing, source }
+        move |source| Self::Cache {
+            doing: doing.into(),
+            source,
+        }
     }
 
     /// The error of a local file, for `map_err`.

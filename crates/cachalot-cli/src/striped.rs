@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cachalot::backend::Backend;
-use cachalot::{BackendError, ByteRange, Layout, ObjectName, ObjectRuns};
-use futures::future::{BoxFuture, FutureExt, TryFutureExt, try_join_all};
+use cachalot::{BackendError, ByteRange, Layout, ObjectName, ObjectRuns, Place};
+use futures::future::try_join_all;
 
 use crate::error::CliError;
 use crate::store::{object_name, read_object, write_object, zeros};
@@ -35,8 +35,10 @@ impl StripedFile {
     /// Reads `len` bytes; what was never written is zeros.
     pub(crate) async fn read(&self, offset: u64, len: u64) -> Result<Bytes, CliError> {
         let extents = self.layout.extents(ByteRange::new(offset, len)?);
-        let reads = extents.iter().map(|extent| self.read_extent(extent));
-        let parts = try_join_all(reads).await?;
+        let parts = match extents.as_slice() {
+            [extent] => vec![self.read_extent(extent).await?],
+            _ => try_join_all(extents.iter().map(|extent| self.read_extent(extent))).await?,
+        };
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         match parts.as_slice() {
             [whole] if whole.len() == len => return Ok(whole.clone()),
@@ -61,14 +63,12 @@ impl StripedFile {
         let extents = self
             .layout
             .extents(ByteRange::new(offset, data.len() as u64)?);
-        let writes = extents.into_iter().map(|extent| {
-            let pieces = extent.places.iter().map(|place| {
-                let start = clamped(place.offset).min(data.len());
-                let end = start.saturating_add(clamped(place.len)).min(data.len());
-                data.slice(start..end)
-            });
-            self.write_extent(&extent, pieces.collect())
-        });
+        if let [extent] = extents.as_slice() {
+            return self.write_extent(extent, pieces_of(&data, extent)).await;
+        }
+        let writes = extents
+            .iter()
+            .map(|extent| self.write_extent(extent, pieces_of(&data, extent)));
         try_join_all(writes).await?;
         Ok(())
     }
@@ -91,34 +91,76 @@ impl StripedFile {
         object_name(format!("{}.{number:016x}", self.prefix))
     }
 
-    fn read_extent(&self, extent: &ObjectRuns) -> BoxFuture<'_, Result<Bytes, CliError>> {
-        let (object, range) = (self.object(extent.object), extent.range);
-        async move {
-            let object = object?;
-            let bytes = read_object(&*self.backend, object.clone(), range)
-                .await
-                .map_err(CliError::store(format!("read object {object}")))?;
-            Ok(bytes.unwrap_or_default())
-        }
-        .boxed()
+    async fn read_extent(&self, extent: &ObjectRuns) -> Result<Bytes, CliError> {
+        let object = self.object(extent.object)?;
+        let bytes = read_object(&*self.backend, object, extent.range)
+            .await
+            .map_err(|source| self.failed("read", extent.object, source))?;
+        Ok(bytes.unwrap_or_default())
     }
 
-    fn write_extent(
-        &self,
-        extent: &ObjectRuns,
-        pieces: Vec<Bytes>,
-    ) -> BoxFuture<'_, Result<(), CliError>> {
-        let (object, offset) = (self.object(extent.object), extent.range.start());
-        async move {
-            let object = object?;
-            write_object(&*self.backend, object.clone(), offset, pieces)
-                .map_err(CliError::store(format!("write object {object}")))
-                .await
-        }
-        .boxed()
+    async fn write_extent(&self, extent: &ObjectRuns, pieces: Vec<Bytes>) -> Result<(), CliError> {
+        let object = self.object(extent.object)?;
+        write_object(&*self.backend, object, extent.range.start(), pieces)
+            .await
+            .map_err(|source| self.failed("write", extent.object, source))
     }
+
+    fn failed(&self, doing: &str, number: u64, source: BackendError) -> CliError {
+        CliError::Store {
+            doing: format!("{doing} object {}.{number:016x}", self.prefix),
+            source,
+        }
+    }
+}
+
+/// The parts of a file range's data that go to one object, in its order.
+fn pieces_of(data: &Bytes, extent: &ObjectRuns) -> Vec<Bytes> {
+    let piece = |place: &Place| {
+        let start = clamped(place.offset).min(data.len());
+        let end = start.saturating_add(clamped(place.len)).min(data.len());
+        data.slice(start..end)
+    };
+    extent.places.iter().map(piece).collect()
 }
 
 fn clamped(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use cachalot::backend::MemoryBackend;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_striped_file_reads_back_what_was_written_at_any_offset() {
+        let layout = Layout::new(1000, 3, 4000).unwrap();
+        let file = StripedFile::new(Arc::new(MemoryBackend::new()), "f", layout);
+        let mut model = vec![0_u8; 60_000];
+        let mut fill = 0_u8;
+        for (offset, len) in [
+            (0, 1),
+            (999, 2),
+            (5, 30_000),
+            (41_234, 777),
+            (12_000, 12_000),
+        ] {
+            fill += 1;
+            model[offset..offset + len].fill(fill);
+            let data = Bytes::from(vec![fill; len]);
+            file.write(offset as u64, data).await.unwrap();
+        }
+        for (offset, len) in [
+            (0, 60_000),
+            (998, 5),
+            (29_999, 20),
+            (59_999, 1),
+            (41_000, 5_000),
+        ] {
+            let read = file.read(offset as u64, len as u64).await.unwrap();
+            assert!(read == model[offset..offset + len], "{len} at {offset}");
+        }
+    }
 }
