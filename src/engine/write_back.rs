@@ -142,6 +142,11 @@ impl<S: Shelf> SetEngine<S> {
         self.finish();
     }
 
+    /// What the flusher asked for and is not yet sent, since enough is in flight.
+    pub(crate) fn demanded_bytes(&self) -> u64 {
+        self.demand.map_or(0, |demand| demand.bytes)
+    }
+
     /// Since when the oldest dirty bytes have been dirty.
     pub(crate) fn oldest_dirty(&mut self) -> Option<Moment> {
         self.adopt();
