@@ -80,13 +80,20 @@ pub(crate) fn slices(range: ByteRange, places: &[Place]) -> SmallVec<[(u64, Span
     slices
 }
 
+/// What a write of one extent can cost at most.
+pub(crate) fn extent_charge(range: ByteRange, places: &[Place]) -> Charge {
+    let mut charge = Charge::default();
+    for (_, span, _) in slices(range, places) {
+        charge += put_charge(u64::from(span.len()));
+    }
+    charge
+}
+
 /// What a whole write can cost at most.
 pub(crate) fn write_charge<'a>(extents: impl Iterator<Item = &'a ObjectExtent>) -> Charge {
     let mut charge = Charge::default();
     for extent in extents {
-        for (_, span, _) in slices(extent.range, &extent.places) {
-            charge += put_charge(u64::from(span.len()));
-        }
+        charge += extent_charge(extent.range, &extent.places);
     }
     charge
 }
@@ -154,6 +161,15 @@ impl<S: Shelf> SetEngine<S> {
         self.writes.remove(&waiter);
         self.drop_read(waiter);
         self.finish();
+    }
+
+    /// Room that is reserved for writes which wait for an older context to be stored.
+    pub(crate) fn held_charge(&self) -> Charge {
+        let mut held = Charge::default();
+        for wait in self.writes.values() {
+            held += wait.held;
+        }
+        held
     }
 
     /// Puts the write's extents in; stops at one that lies over dirty bytes of an older context.
