@@ -16,6 +16,25 @@
 //!
 //! `contract` (feature `testkit`) checks all of this on any implementation.
 
+#[cfg(any(test, feature = "testkit"))]
+pub mod contract;
+mod counting;
+mod delay;
+mod faulty;
+mod memory;
+mod operation;
+mod throttled;
+
+pub use counting::{CountingBackend, OperationCount, OperationCounts};
+pub use delay::{Delayer, TimerThread};
+pub use faulty::{
+    FaultControl, FaultCounts, FaultPlan, FaultyBackend, FaultyBuilder, Gate, HeldOperation,
+    NotHeld, StoreCondition,
+};
+pub use memory::{MemoryBackend, MemoryBuilder};
+pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
+pub use throttled::{Throttle, ThrottledBackend};
+
 use std::fmt;
 
 use bytes::Bytes;
