@@ -32,6 +32,7 @@ mod tell;
 mod trimmer;
 
 pub use books::{Counters, Gauges};
+pub(crate) use cell::{DoorExtent, DoorWrite, Entered};
 pub(crate) use directory::Directory;
 pub(crate) use flusher::FlusherActor;
 pub use object_set::ObjectSetActor;
