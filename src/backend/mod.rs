@@ -21,6 +21,7 @@ pub mod contract;
 mod counting;
 mod delay;
 mod faulty;
+mod file;
 mod memory;
 mod operation;
 mod throttled;
@@ -31,6 +32,7 @@ pub use faulty::{
     FaultControl, FaultCounts, FaultPlan, FaultyBackend, FaultyBuilder, Gate, HeldOperation,
     NotHeld, StoreCondition,
 };
+pub use file::{FileBackend, FileStoreError, FileStoreOptions};
 pub use memory::{MemoryBackend, MemoryBuilder};
 pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
 pub use throttled::{Throttle, ThrottledBackend};
