@@ -110,10 +110,13 @@ const CHECKS: &[(&str, CheckFn)] = checks![
     concurrency::random_operations_match_a_plain_array,
 ];
 
+/// Longer findings are cut: some checks use names of a thousand letters.
+const WHAT_CHARS_MAX: usize = 600;
+
 /// Runs every check, each on a backend of its own from `new`.
 ///
 /// `new` may give the same store each time, and the store need not be empty: each check uses names of its own,
-/// removes them before it starts, and removes them when it is done.
+/// removes them before it starts, and removes them when it has passed.
 ///
 /// # Errors
 /// Every check that failed, with what it found; a panic inside a check counts as its failure.
@@ -121,8 +124,30 @@ pub async fn check<F>(new: F) -> Result<(), Violations>
 where
     F: AsyncFn() -> Arc<dyn Backend>,
 {
+    run(CHECKS, new).await
+}
+
+/// Runs the one check with this name, to look closer at a failure.
+///
+/// # Errors
+/// What it found; also when there is no such check.
+pub async fn check_only<F>(name: &'static str, new: F) -> Result<(), Violations>
+where
+    F: AsyncFn() -> Arc<dyn Backend>,
+{
+    let Some(check) = CHECKS.iter().find(|(check, _)| *check == name) else {
+        let what = "there is no such check".to_owned();
+        return Err(Violations(vec![Violation { check: name, what }]));
+    };
+    run(std::slice::from_ref(check), new).await
+}
+
+async fn run<F>(checks: &[(&'static str, CheckFn)], new: F) -> Result<(), Violations>
+where
+    F: AsyncFn() -> Arc<dyn Backend>,
+{
     let mut violations = Vec::new();
-    for (name, run) in CHECKS {
+    for (name, run) in checks {
         let bench = Bench::new(name, new().await);
         let outcome = AssertUnwindSafe(run(&bench)).catch_unwind().await;
         let what = match outcome {
@@ -130,7 +155,10 @@ where
             Ok(Err(Broken(what))) => Some(what),
             Err(payload) => Some(format!("panicked: {}", panic_text(payload.as_ref()))),
         };
-        violations.extend(what.map(|what| Violation { check: name, what }));
+        violations.extend(what.map(|what| Violation {
+            check: name,
+            what: what.chars().take(WHAT_CHARS_MAX).collect(),
+        }));
     }
     if violations.is_empty() {
         Ok(())
@@ -159,7 +187,7 @@ pub struct Violations(pub Vec<Violation>);
 
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} checks failed", self.0.len(), CHECKS.len())?;
+        write!(f, "failed checks: {}", self.0.len())?;
         for violation in &self.0 {
             write!(f, "\n  {}: {}", violation.check, violation.what)?;
         }
@@ -419,3 +447,6 @@ fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let bytes = words.flatten().map(|byte| byte.max(1));
     bytes.take(len).collect()
 }
+
+#[cfg(test)]
+mod tests;

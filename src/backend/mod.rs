@@ -20,6 +20,7 @@
 pub mod contract;
 mod counting;
 mod delay;
+mod faulty;
 mod file;
 mod memory;
 mod operation;
@@ -27,6 +28,10 @@ mod throttled;
 
 pub use counting::{CountingBackend, OperationCount, OperationCounts};
 pub use delay::{Delayer, TimerThread};
+pub use faulty::{
+    FaultControl, FaultCounts, FaultPlan, FaultyBackend, FaultyBuilder, Gate, HeldOperation,
+    NotHeld, StoreCondition,
+};
 pub use file::{FileBackend, FileStoreError, FileStoreOptions};
 pub use memory::{MemoryBackend, MemoryBuilder};
 pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};

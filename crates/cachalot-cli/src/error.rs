@@ -119,10 +119,6 @@ impl CliError {
     }
 
     /// The error of a cache call, for `map_err`.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the calls still go to the bare store")
-    )]
     pub(crate) fn cache(doing: impl Into<String>) -> impl FnOnce(CacheError) -> Self {
         move |source| Self::Cache {
             doing: doing.into(),

@@ -219,7 +219,11 @@ fn scan(
     hash: NameHash,
     mut found: impl FnMut(ObjectName),
 ) -> Result<(), BackendError> {
-    for leaf in Leaf::all() {
+    for entry in Dir::read_from(tree.objects()).map_err(|errno| failed("list objects", errno))? {
+        let entry = entry.map_err(|errno| failed("list objects", errno))?;
+        let Some(leaf) = Leaf::parse(entry.file_name().to_bytes()) else {
+            continue;
+        };
         let directory = tree.open_leaf(leaf);
         let directory = directory.map_err(|error| BackendError::from_io("list objects", &error))?;
         if let Some(directory) = directory {

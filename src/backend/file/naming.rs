@@ -23,9 +23,11 @@ impl Leaf {
         Self(u16::try_from(hash >> 116).unwrap_or(0))
     }
 
-    /// All of them, ascending.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        (0..4096).map(Self)
+    /// The directory of this name; `None` for one that no store has.
+    pub(super) fn parse(file_name: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(file_name).ok()?;
+        let leaf = Self(u16::from_str_radix(text, 16).ok()?);
+        (leaf.file_name() == text).then_some(leaf)
     }
 
     /// What the directory is called.
@@ -111,6 +113,17 @@ mod tests {
             let path = slot.path();
             let (_, file_name) = path.split_once('/').unwrap();
             assert_eq!(Slot::parse(slot.leaf(), file_name.as_bytes()), Some(slot));
+        }
+    }
+
+    #[test]
+    fn directories_read_back_from_their_names() {
+        for number in [0, 0xabc, 0xfff] {
+            let leaf = Leaf(number);
+            assert_eq!(Leaf::parse(leaf.file_name().as_bytes()), Some(leaf));
+        }
+        for odd in [&b""[..], b"ABC", b"0abc", b"+ab", b"ab", b"\xff\xfe\xfd"] {
+            assert_eq!(Leaf::parse(odd), None);
         }
     }
 

@@ -75,7 +75,13 @@ impl Store {
 
     pub(super) fn write(&self, target: &Target, write: &BackendWrite) -> Result<(), BackendError> {
         self.refuse_read_only()?;
-        let ranges = write.runs.iter().map(run_range);
+        if write.runs.iter().all(|run| run.len_bytes() == 0) {
+            return Err(BackendError::Unsupported {
+                operation: "writes without bytes",
+            });
+        }
+        let ranges = write.runs.iter().filter(|run| run.len_bytes() > 0);
+        let ranges = ranges.map(run_range);
         let mut ranges = ranges.collect::<Result<SmallVec<[ByteRange; 8]>, _>>()?;
         let object = match self.look_up(target)? {
             Lookup::Open(object) => object,
@@ -130,9 +136,11 @@ impl Store {
         // An unsynced object may be larger on disk than it looks.
         if kept < size || self.sync_book.is_unsynced(&object.name) {
             set_size(&object.file, HEADER_BYTES + kept)?;
-            let cut_off = ByteRange::between(HEADER_BYTES + kept, u64::MAX);
-            self.changed(object, cut_off.as_slice(), true)?;
-            self.sync_book.sync_object(object, &self.open_files)?;
+            if let Some(cut_off) = ByteRange::between(HEADER_BYTES + kept, u64::MAX) {
+                self.changed(object, &[cut_off], true)?;
+                self.sync_book
+                    .sync_range(object, cut_off, &self.open_files)?;
+            }
         }
         rewrite_header(object, truncation.seq)?;
         object
@@ -181,8 +189,9 @@ impl Store {
             return Err(BackendError::NotFound);
         };
         let moved = self.tree.unlink(slot)?;
-        self.open_files.forget(&target.name);
+        // In this order: a failing sync puts what the book holds among the open files.
         self.sync_book.removed(&target.name, slot.leaf());
+        self.open_files.forget(&target.name);
         self.listing.removed(&target.name);
         if moved {
             self.listing.moved();

@@ -194,10 +194,11 @@ impl SyncBook {
         book.overflowed || book.overflow_in_pass || book.files.contains_key(name)
     }
 
-    /// Makes one object durable, all but its name.
-    pub(super) fn sync_object(
+    /// Makes a changed range of an object durable, and what else has changed in it.
+    pub(super) fn sync_range(
         &self,
         object: &Arc<OpenObject>,
+        range: ByteRange,
         open_files: &OpenFiles,
     ) -> Result<(), BackendError> {
         let _pass = self.pass.lock();
@@ -210,7 +211,14 @@ impl SyncBook {
             let synced = self.durability.sync_file(object.file.as_fd(), true);
             return synced.map_err(|error| self.doubt("sync an object", &error));
         };
-        self.sync_taken(taken, open_files)
+        let outcome = self.sync_taken(taken, open_files);
+        // What was lost elsewhere in the object is no concern of this range.
+        let book = self.book.lock();
+        let entry = book.files.get(&object.name);
+        match entry.and_then(|entry| entry.lost.as_ref()) {
+            Some(lost) if lost.ranges.overlaps(range) => outcome,
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Makes everything entered before the call durable.

@@ -152,8 +152,7 @@ impl Tree {
         };
         let name = next_name.fetch_add(1, Ordering::Relaxed).to_string();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(temporary, &*name, flags, FILE_MODE)
-            .map_err(|errno| failed("create an object", errno))?;
+        let file = rustix::fs::openat(temporary, &*name, flags, FILE_MODE).map_err(creation)?;
         Ok(Draft {
             temporary,
             name,
@@ -176,15 +175,14 @@ impl Tree {
                 place_new(draft.temporary, &draft.name, &self.objects, &to)
             }
         };
-        let fail = |errno| failed("create an object", errno);
         match place() {
             Ok(()) => return Ok(Placed::InLeaf(leaf)),
             Err(Errno::NOENT) => {}
-            Err(errno) => return Err(fail(errno)),
+            Err(errno) => return Err(creation(errno)),
         }
         match rustix::fs::mkdirat(&self.objects, leaf.file_name(), DIRECTORY_MODE) {
-            Ok(()) | Err(Errno::EXIST) => place().map_err(fail)?,
-            Err(errno) => return Err(fail(errno)),
+            Ok(()) | Err(Errno::EXIST) => place().map_err(creation)?,
+            Err(errno) => return Err(creation(errno)),
         }
         Ok(Placed::InNewLeaf(leaf))
     }
@@ -253,6 +251,14 @@ pub(super) fn read_header(file: &OwnedFd) -> Result<Decoded, BackendError> {
 
 const fn corrupt(what: &'static str) -> BackendError {
     BackendError::Corrupt { what }
+}
+
+/// The error of a creation: where nothing is missing but the store's own directories, that is not "not found".
+fn creation(errno: Errno) -> BackendError {
+    match errno {
+        Errno::NOENT => corrupt("a directory of the store is gone"),
+        _ => failed("create an object", errno),
+    }
 }
 
 /// The backend's error for a failed system call.

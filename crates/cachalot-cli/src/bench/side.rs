@@ -128,13 +128,9 @@ impl Bench {
     ) -> Result<SideReport, CliError> {
         let target = self.target(running, prefixes).await?;
         let run = Run::start(&target, &self.workload, self.load, &self.stop)?;
-        let watched = self.watch(&run, running).await;
-        if watched.is_err() {
-            self.stop.set();
-        }
+        let before = self.watch(&run, running).await;
         let done = run.finish().await?;
-        let before = watched?;
-        let after = running.seen(done.operations).await?;
+        let after = running.seen(done.operations);
 
         let clock = SystemClock::new();
         target.flush().await?;
@@ -144,9 +140,9 @@ impl Bench {
             .await
             .map_err(CliError::store("make the store's data safe on its disk"))?;
         let settle = clock.now().since(Moment::default());
-        let settled = running.seen(done.operations).await?;
+        let settled = running.seen(done.operations);
         if let Some(session) = running.session.as_ref().filter(|_| self.live) {
-            output::note(&session.listing().await?);
+            output::note(&session.listing().await);
         }
         Ok(SideReport::new(
             &done.latencies,
@@ -171,7 +167,7 @@ impl Bench {
     }
 
     /// Waits until the run is over, and returns what was seen when its warm-up ended.
-    async fn watch(&self, run: &Run, running: &Running) -> Result<Seen, CliError> {
+    async fn watch(&self, run: &Run, running: &Running) -> Seen {
         let mut ticks = tokio::time::interval(TICK);
         let mut before = None;
         let bar = self.progress(running.side);
@@ -180,7 +176,7 @@ impl Bench {
         while !run.is_over() && !self.stop.is_set() {
             ticks.tick().await;
             if before.is_none() && run.is_measuring() {
-                before = Some(running.seen(run.operations()).await?);
+                before = Some(running.seen(run.operations()));
             }
             let now = clock.now();
             bar.set_position(now.as_nanos() / 1_000_000);
@@ -189,7 +185,7 @@ impl Bench {
                 let operations = run.operations();
                 let speed = (operations - last_operations) as f64 / elapsed.as_secs_f64();
                 let state = match &running.session {
-                    Some(session) => session.status().await?,
+                    Some(session) => session.status(),
                     None => String::new(),
                 };
                 let name = running.side.name();
@@ -198,7 +194,7 @@ impl Bench {
             }
         }
         bar.finish_and_clear();
-        Ok(before.unwrap_or_default())
+        before.unwrap_or_default()
     }
 
     fn progress(&self, side: Side) -> ProgressBar {
@@ -218,16 +214,12 @@ impl Bench {
 }
 
 impl Running {
-    async fn seen(&self, asked: u64) -> Result<Seen, CliError> {
-        let hits = match &self.session {
-            Some(session) => Some(session.hits_and_misses().await?),
-            None => None,
-        };
-        Ok(Seen {
+    fn seen(&self, asked: u64) -> Seen {
+        Seen {
             asked,
-            hits,
+            hits: self.session.as_ref().map(Session::hits_and_misses),
             store: self.counting.operations(),
-        })
+        }
     }
 }
 

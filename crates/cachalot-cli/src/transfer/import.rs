@@ -99,9 +99,15 @@ async fn copy_through(
     let file = session
         .open(name, name, args.layout.layout()?, room)
         .await?;
-    let copied = copy(input, &file, room, args.in_flight, bar).await?;
-    file.flush().await?;
-    Ok(copied)
+    let work = async {
+        let copied = copy(input, &file, room, args.in_flight, bar).await?;
+        file.flush().await?;
+        Ok(copied)
+    };
+    tokio::select! {
+        copied = work => copied,
+        error = file.failure() => Err(error),
+    }
 }
 
 /// Copies everything, and returns how many bytes the input had and how many of them went to the volume.

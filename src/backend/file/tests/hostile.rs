@@ -143,6 +143,13 @@ fn a_file_in_the_place_of_a_directory_is_reported() {
     assert!(list(&backend, "", None, 9).is_err());
 }
 
+#[test]
+fn missing_directories_are_not_missing_objects() {
+    let (directory, backend) = store();
+    fs::remove_dir(directory.path().join("tmp")).unwrap();
+    assert!(is_corrupt(&write(&backend, "a", 0, b"a")));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -286,6 +286,44 @@ fn a_cut_is_on_disk_before_its_number_is_recorded() {
     assert_eq!(disk.calls(), [recorded]);
 }
 
+///
+#[test]
+fn a_cut_of_an_object_that_the_book_has_no_room_for_is_on_disk_first_too() {
+    let (_directory, backend, disk) = store_on_disk(0);
+    write(&backend, "a", 0, &[1; 100]).unwrap();
+    let cutting = BackendWrite {
+        truncation: Truncation {
+            seq: 5,
+            size_bytes: 200,
+        },
+        ..write_of("a", 0, b"new")
+    };
+    block_on(backend.write(cutting)).unwrap();
+    assert_eq!(disk.calls(), [file(100, true)]);
+    sync(&backend).unwrap();
+    assert_eq!(disk.calls(), [Call::FileSystem]);
+}
+
+///
+#[test]
+fn a_truncating_write_can_restore_what_a_failed_sync_lost() {
+    let (_directory, backend, disk) = store_on_disk(10);
+    write(&backend, "a", 0, &[1; 100]).unwrap();
+    sync(&backend).unwrap();
+    write(&backend, "a", 0, &[2; 10]).unwrap();
+    disk.fail(Failing::Files);
+    sync(&backend).unwrap_err();
+    let cutting = BackendWrite {
+        truncation: Truncation {
+            seq: 5,
+            size_bytes: 40,
+        },
+        ..write_of("a", 0, &[2; 10])
+    };
+    block_on(backend.write(cutting)).unwrap();
+    sync(&backend).unwrap();
+}
+
 #[test]
 fn the_kernel_takes_every_kind_of_sync() {
     for unsynced_files_max in [0, 10] {

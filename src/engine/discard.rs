@@ -1,0 +1,252 @@
+//! Dropping bytes: discard, truncate, purge, release (rules S-03 to S-07, R-17).
+
+use super::action::{Reply, WaiterId};
+use super::extent::OpId;
+use super::object::ObjectRef;
+use super::set::SetEngine;
+use super::shelf::Shelf;
+use super::window::{Dropped, Span, WINDOW_BYTES, What};
+use crate::error::RequestError;
+use crate::request::ObjectExtent;
+use crate::types::{ByteRange, Moment, OFFSET_BYTES_MAX, ObjectKey, SnapId, Truncation};
+
+impl<S: Shelf> SetEngine<S> {
+    /// Drops the extents, dirty bytes too. The answer, a [`Reply::Done`], comes when no writeback over them is under
+    /// way any more, so that what the caller then does in the store can't be overtaken (rule S-05).
+    pub(crate) fn discard(&mut self, now: Moment, waiter: WaiterId, extents: &[ObjectExtent]) {
+        self.adopt();
+        let mut ops = Vec::new();
+        for extent in extents {
+            let id = Self::head(&extent.object);
+            let Some(number) = self.by_ref.get(&id).copied() else {
+                continue;
+            };
+            if let Some(object) = self.objects.get_mut(number) {
+                object.absent = false;
+                object.complete = false;
+            }
+            self.drop_range(number, extent.range, &mut ops);
+        }
+        self.wait_for_drops(now, waiter, ops);
+        self.finish();
+    }
+
+    /// Drops what lies past `size_bytes` of the object, as `discard` does (rule S-06). What is known of the rest
+    /// stays known.
+    pub(crate) fn truncate(
+        &mut self,
+        now: Moment,
+        waiter: WaiterId,
+        (object, size_bytes): (&ObjectKey, u64),
+    ) {
+        self.adopt();
+        let mut ops = Vec::new();
+        let number = self.by_ref.get(&Self::head(object)).copied();
+        if let (Some(number), Some(range)) =
+            (number, ByteRange::between(size_bytes, OFFSET_BYTES_MAX))
+        {
+            self.drop_range(number, range, &mut ops);
+        }
+        self.wait_for_drops(now, waiter, ops);
+        self.finish();
+    }
+
+    /// Notes that the set's file was truncated: what is cached past its end goes, and from now on fetches and
+    /// writebacks carry the truncation (rule R-17).
+    pub(crate) fn truncate_file(
+        &mut self,
+        now: Moment,
+        waiter: WaiterId,
+        truncation: Truncation,
+    ) -> Result<(), RequestError> {
+        let current = self.options.truncation.seq;
+        if truncation.seq <= current {
+            return Err(RequestError::StaleTruncation {
+                seq: truncation.seq,
+                current,
+            });
+        }
+        let Some(layout) = self.options.layout else {
+            return Err(RequestError::NoLayout);
+        };
+        self.adopt();
+        self.options.truncation = truncation;
+        let mut ops = Vec::new();
+        let heads: Vec<(usize, u64)> = self
+            .by_ref
+            .iter()
+            .filter(|(id, _)| id.snap == SnapId::HEAD)
+            .filter_map(|(id, number)| match id.key {
+                ObjectKey::Number(object) => Some((
+                    *number,
+                    layout.object_size_for(truncation.size_bytes, object),
+                )),
+                ObjectKey::Name(_) => None,
+            })
+            .collect();
+        for (number, size_bytes) in heads {
+            if let Some(range) = ByteRange::between(size_bytes, OFFSET_BYTES_MAX) {
+                self.drop_range(number, range, &mut ops);
+            }
+        }
+        self.wait_for_drops(now, waiter, ops);
+        self.finish();
+        Ok(())
+    }
+
+    /// Drops everything without writing it back; waiting flushes end (rule S-03). Returns the dirty bytes lost,
+    /// those in flight not counted.
+    pub(crate) fn purge(&mut self, now: Moment) -> u64 {
+        self.adopt();
+        let numbers: Vec<usize> = self.objects.iter().map(|(number, _)| number).collect();
+        let mut lost = 0;
+        let Some(everything) = ByteRange::between(0, OFFSET_BYTES_MAX) else {
+            return 0;
+        };
+        for number in numbers {
+            lost += self.drop_range(number, everything, &mut Vec::new());
+            self.release_flushes(number);
+            self.retry_context_waits(now, number);
+            self.close_if_empty(number);
+        }
+        self.pump(now);
+        self.finish();
+        lost
+    }
+
+    /// Drops all that is clean, zero or error, forgets what is known of objects, and returns the bytes kept
+    /// (rule S-04).
+    pub(crate) fn release(&mut self) -> u64 {
+        self.adopt();
+        let mut kept = 0i64;
+        let numbers: Vec<usize> = self.objects.iter().map(|(number, _)| number).collect();
+        for number in numbers {
+            let Some(object) = self.objects.get_mut(number) else {
+                continue;
+            };
+            object.absent = false;
+            object.complete = false;
+            let windows: Vec<usize> = object.windows.values().copied().collect();
+            for window in windows {
+                let is_pinned = self.windows.get(window).is_some_and(|entry| entry.pins > 0);
+                let left = self.edit(window, |window| {
+                    if !is_pinned {
+                        window.remove(Span::ALL, What::Droppable);
+                    }
+                    window.totals().bytes.iter().sum::<i64>()
+                });
+                kept += left.unwrap_or(0);
+                self.close_window_if_idle(window);
+            }
+            self.close_if_empty(number);
+        }
+        self.finish();
+        u64::try_from(kept).unwrap_or(0)
+    }
+
+    /// Drops a range of an object, dirty bytes too, and adds the writebacks under way over it to `ops`. Returns
+    /// the dirty bytes dropped.
+    fn drop_range(&mut self, number: usize, range: ByteRange, ops: &mut Vec<OpId>) -> u64 {
+        let Some(object) = self.objects.get(number) else {
+            return 0;
+        };
+        ops.extend(object.writeback_over(range));
+        let mut dirty_bytes = 0;
+        for (window, span) in self.windows_in(number, range) {
+            let Some(index) = self.windows.get(window).map(|entry| entry.index) else {
+                continue;
+            };
+            let dropped: Option<Dropped> =
+                self.edit(window, |window| window.remove(span, What::All));
+            let Some(dropped) = dropped else { continue };
+            dirty_bytes += dropped.dirty_bytes;
+            self.report_overwritten(number, index, dropped.journal, None);
+            self.note_dirty(window);
+            self.close_window_if_idle(window);
+        }
+        self.note_stored(number);
+        dirty_bytes
+    }
+
+    fn wait_for_drops(&mut self, now: Moment, waiter: WaiterId, mut ops: Vec<OpId>) {
+        ops.sort_unstable();
+        ops.dedup();
+        for op in &ops {
+            if let Some(op) = self.ops.get_mut(op) {
+                op.waiters().drops.push(waiter);
+            }
+        }
+        self.drops.insert(waiter, ops.len());
+        if ops.is_empty() {
+            self.end_drop(waiter);
+        }
+        // Flushes and writes that waited for what is gone go on.
+        let numbers: Vec<usize> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| !object.flushes.is_empty() || !object.context_waits.is_empty())
+            .map(|(number, _)| number)
+            .collect();
+        for number in numbers {
+            self.recheck_flushes(number);
+            self.retry_context_waits(now, number);
+        }
+        self.pump(now);
+    }
+
+    /// One of the writebacks that a discard waits for has ended.
+    pub(super) fn drop_advances(&mut self, waiter: WaiterId) {
+        let Some(pending) = self.drops.get_mut(&waiter) else {
+            return;
+        };
+        *pending = pending.saturating_sub(1);
+        if *pending == 0 {
+            self.end_drop(waiter);
+        }
+    }
+
+    fn end_drop(&mut self, waiter: WaiterId) {
+        self.drops.remove(&waiter);
+        self.reply(waiter, Reply::Done(Ok(())));
+    }
+
+    /// Whether nothing is cached, whether anything is that is neither dirty nor in flight to the store, and whether
+    /// anything is dirty or in flight (rule S-02).
+    pub(crate) fn holdings(&mut self) -> Holdings {
+        self.adopt();
+        let mut holdings = Holdings {
+            is_empty: true,
+            ..Holdings::default()
+        };
+        for (_, entry) in &self.windows {
+            let guard = S::lock(&entry.slot);
+            for (_, extent) in guard.iter() {
+                holdings.is_empty = false;
+                if extent.state.written().is_some() {
+                    holdings.is_dirty_or_committing = true;
+                } else {
+                    holdings.has_cached = true;
+                }
+            }
+        }
+        holdings.is_dirty_or_committing |= self.writebacks_in_flight > 0;
+        self.finish();
+        holdings
+    }
+
+    /// Tells whether an object is cached at all, for tests and listings.
+    pub(crate) fn knows(&self, id: &ObjectRef) -> bool {
+        self.by_ref.contains_key(id)
+    }
+}
+
+/// What a set holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Holdings {
+    pub(crate) is_empty: bool,
+    pub(crate) has_cached: bool,
+    pub(crate) is_dirty_or_committing: bool,
+}
+
+/// Windows cover objects without a gap.
+const _: () = assert!(OFFSET_BYTES_MAX / WINDOW_BYTES < u64::MAX / WINDOW_BYTES);

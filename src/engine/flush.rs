@@ -1,0 +1,249 @@
+//! Flushes: callers who wait until everything that was dirty when they asked is stored (rule F-06).
+
+use super::action::{Flushed, Reply, WaiterId};
+use super::object::ObjectFlush;
+use super::set::SetEngine;
+use super::shelf::Shelf;
+use super::window::{Cutoff, Span};
+use crate::error::CacheError;
+use crate::request::ObjectExtent;
+use crate::types::{ByteRange, Moment, SnapId};
+
+/// A flush that is not yet answered.
+#[derive(Debug)]
+pub(super) struct FlushWait {
+    /// The objects that still have bytes which it waits for.
+    objects: Vec<usize>,
+    /// Whether it is the acknowledgement of a write-through write.
+    is_write: bool,
+}
+
+impl<S: Shelf> SetEngine<S> {
+    /// Flushes the whole set, or what `extents` touch of its heads. The answer is a [`Reply::Flushed`].
+    pub(crate) fn flush(
+        &mut self,
+        now: Moment,
+        waiter: WaiterId,
+        extents: Option<&[ObjectExtent]>,
+    ) {
+        let epoch = self.shelf.end_epoch();
+        self.adopt();
+        let targets: Vec<(usize, Option<Vec<ByteRange>>)> = match extents {
+            None => self.unstored.iter().map(|object| (*object, None)).collect(),
+            Some(extents) => self.ranges_by_object(extents),
+        };
+        self.wait_for(now, waiter, (epoch, targets), false);
+        self.finish();
+    }
+
+    /// Answers a write when what it wrote is stored (rule W-06).
+    pub(super) fn flush_written(
+        &mut self,
+        now: Moment,
+        waiter: WaiterId,
+        extents: &[ObjectExtent],
+    ) {
+        let epoch = self.shelf.end_epoch();
+        let targets = self.ranges_by_object(extents);
+        self.wait_for(now, waiter, (epoch, targets), true);
+    }
+
+    fn ranges_by_object(&self, extents: &[ObjectExtent]) -> Vec<(usize, Option<Vec<ByteRange>>)> {
+        let mut targets: Vec<(usize, Option<Vec<ByteRange>>)> = Vec::new();
+        for extent in extents {
+            let id = Self::head(&extent.object);
+            let Some(object) = self.by_ref.get(&id).copied() else {
+                continue;
+            };
+            match targets.iter_mut().find(|(known, _)| *known == object) {
+                Some((_, Some(ranges))) => ranges.push(extent.range),
+                Some((_, None)) => {}
+                None => targets.push((object, Some(vec![extent.range]))),
+            }
+        }
+        targets
+    }
+
+    fn wait_for(
+        &mut self,
+        now: Moment,
+        waiter: WaiterId,
+        (epoch, targets): (u64, Vec<(usize, Option<Vec<ByteRange>>)>),
+        is_write: bool,
+    ) {
+        let mut objects = Vec::new();
+        for (number, ranges) in targets {
+            let flush = ObjectFlush {
+                waiter,
+                epoch,
+                ranges,
+                ops: 0,
+            };
+            if !self.is_unstored(number, &flush) {
+                continue;
+            }
+            objects.push(number);
+            self.join_flush(number, flush);
+        }
+        let is_clean = objects.is_empty();
+        self.flushes.insert(waiter, FlushWait { objects, is_write });
+        if is_clean {
+            self.end_flush(
+                waiter,
+                Ok(Flushed {
+                    already_clean: true,
+                }),
+            );
+        } else {
+            self.pump(now);
+        }
+    }
+
+    /// Makes the flush wait for the object's writebacks under way, and its dirty bytes urgent.
+    fn join_flush(&mut self, number: usize, mut flush: ObjectFlush) {
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        let waiter = flush.waiter;
+        for (op, flight) in &object.writebacks {
+            if flight.ranges.iter().any(|range| flush.concerns(*range))
+                && let Some(super::set::Op::WriteBack(write)) = self.ops.get_mut(op)
+            {
+                write.flushes.push(waiter);
+                flush.ops += 1;
+            }
+        }
+        object.flushes.push(flush);
+        self.urgent.insert(number);
+    }
+
+    /// Whether the object still has bytes that the flush waits for.
+    fn is_unstored(&self, number: usize, flush: &ObjectFlush) -> bool {
+        let cutoff = Cutoff::Epoch(flush.epoch);
+        let Some(object) = self.objects.get(number) else {
+            return false;
+        };
+        match &flush.ranges {
+            None => object.windows.values().any(|window| {
+                self.look(*window, |window| window.is_unstored(Span::ALL, cutoff))
+                    .unwrap_or(false)
+            }),
+            Some(ranges) => ranges.iter().any(|range| {
+                self.windows_in(number, *range)
+                    .into_iter()
+                    .any(|(window, span)| {
+                        self.look(window, |window| window.is_unstored(span, cutoff))
+                            .unwrap_or(false)
+                    })
+            }),
+        }
+    }
+
+    /// One of the writebacks that the flush waits for has ended.
+    pub(super) fn flush_advances(&mut self, waiter: WaiterId, number: usize) {
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        for flush in object
+            .flushes
+            .iter_mut()
+            .filter(|flush| flush.waiter == waiter)
+        {
+            flush.ops = flush.ops.saturating_sub(1);
+        }
+        self.recheck_flushes(number);
+    }
+
+    /// Ends the flushes that have nothing left to wait for on this object.
+    pub(super) fn recheck_flushes(&mut self, number: usize) {
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        if object.flushes.is_empty() {
+            return;
+        }
+        let flushes = std::mem::take(&mut object.flushes);
+        let (over, waiting): (Vec<ObjectFlush>, Vec<ObjectFlush>) = flushes
+            .into_iter()
+            .partition(|flush| flush.ops == 0 && !self.is_unstored(number, flush));
+        if let Some(object) = self.objects.get_mut(number) {
+            object.flushes = waiting;
+        }
+        for flush in over {
+            self.flush_leaves(flush.waiter, number);
+        }
+    }
+
+    /// Ends every flush's wait for this object, whatever it still holds: its dirty bytes are gone.
+    pub(super) fn release_flushes(&mut self, number: usize) {
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        for flush in std::mem::take(&mut object.flushes) {
+            self.flush_leaves(flush.waiter, number);
+        }
+    }
+
+    fn flush_leaves(&mut self, waiter: WaiterId, number: usize) {
+        let Some(wait) = self.flushes.get_mut(&waiter) else {
+            return;
+        };
+        wait.objects.retain(|object| *object != number);
+        if wait.objects.is_empty() {
+            self.end_flush(
+                waiter,
+                Ok(Flushed {
+                    already_clean: false,
+                }),
+            );
+        }
+    }
+
+    /// A writeback that the flush waited for has failed.
+    pub(super) fn fail_flush(&mut self, waiter: WaiterId, error: &CacheError) {
+        self.end_flush(waiter, Err(error.clone()));
+    }
+
+    fn end_flush(&mut self, waiter: WaiterId, result: Result<Flushed, CacheError>) {
+        let Some(wait) = self.flushes.remove(&waiter) else {
+            return;
+        };
+        for number in wait.objects {
+            if let Some(object) = self.objects.get_mut(number) {
+                object.flushes.retain(|flush| flush.waiter != waiter);
+            }
+        }
+        let reply = if wait.is_write {
+            Reply::Done(result.map(drop))
+        } else {
+            Reply::Flushed(result)
+        };
+        self.reply(waiter, reply);
+    }
+
+    /// Whether every byte of the extents is held in any state (rule S-01).
+    pub(crate) fn is_cached(&mut self, extents: &[ObjectExtent], snap: SnapId) -> bool {
+        self.adopt();
+        let cached = extents.iter().all(|extent| {
+            let id = super::object::ObjectRef {
+                key: extent.object.clone(),
+                snap,
+            };
+            let Some(object) = self
+                .by_ref
+                .get(&id)
+                .and_then(|number| self.objects.get(*number))
+            else {
+                return false;
+            };
+            super::object::spans(extent.range).all(|(index, span)| {
+                object.windows.get(&index).is_some_and(|window| {
+                    self.look(*window, |window| window.holds(span))
+                        .unwrap_or(false)
+                })
+            })
+        });
+        self.finish();
+        cached
+    }
+}

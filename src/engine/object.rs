@@ -1,0 +1,210 @@
+//! One object: what is known of it, its windows, its writebacks in flight, and who waits for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::action::WaiterId;
+use super::extent::OpId;
+use super::window::Span;
+use super::window::WINDOW_BYTES;
+use crate::types::{ByteRange, Moment, ObjectKey, ObjectName, SnapId};
+
+/// Names an object, or one of its snapshots, within a set.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct ObjectRef {
+    pub(crate) key: ObjectKey,
+    pub(crate) snap: SnapId,
+}
+
+/// Names a window within a set.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct WindowKey {
+    pub(crate) object: ObjectRef,
+    /// The window's first byte divided by [`WINDOW_BYTES`].
+    pub(crate) index: u64,
+}
+
+/// The parts of a range by window, ascending.
+pub(crate) fn spans(range: ByteRange) -> impl DoubleEndedIterator<Item = (u64, Span)> + Clone {
+    let first = range.start() / WINDOW_BYTES;
+    let last = (range.end() - 1) / WINDOW_BYTES;
+    (first..=last).map(move |index| {
+        let base = index * WINDOW_BYTES;
+        let start = range.start().max(base) - base;
+        let end = range.end().min(base.saturating_add(WINDOW_BYTES)) - base;
+        let clip = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        (
+            index,
+            Span {
+                start: clip(start),
+                end: clip(end),
+            },
+        )
+    })
+}
+
+/// The range of the object that a span of one of its windows covers.
+pub(crate) fn range_of(index: u64, span: Span) -> Option<ByteRange> {
+    let base = index.checked_mul(WINDOW_BYTES)?;
+    ByteRange::between(base + u64::from(span.start), base + u64::from(span.end))
+}
+
+/// A writeback under way.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) ranges: Vec<ByteRange>,
+    pub(crate) context: u64,
+}
+
+impl InFlight {
+    /// Ranges are ascending and disjoint.
+    pub(crate) fn overlaps(&self, range: ByteRange) -> bool {
+        let next = self
+            .ranges
+            .partition_point(|known| known.end() <= range.start());
+        self.ranges
+            .get(next)
+            .is_some_and(|known| known.overlaps(range))
+    }
+}
+
+/// A flush that waits for this object.
+#[derive(Clone, Debug)]
+pub(crate) struct ObjectFlush {
+    pub(crate) waiter: WaiterId,
+    pub(crate) epoch: u64,
+    /// Only these ranges, or all of the object.
+    pub(crate) ranges: Option<Vec<ByteRange>>,
+    /// Writebacks under way that carry bytes which it waits for.
+    pub(crate) ops: usize,
+}
+
+impl ObjectFlush {
+    pub(crate) fn concerns(&self, range: ByteRange) -> bool {
+        self.ranges
+            .as_ref()
+            .is_none_or(|ranges| ranges.iter().any(|own| own.overlaps(range)))
+    }
+}
+
+/// The pause after a failed writeback (rule F-04).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retry {
+    pub(crate) failures: u32,
+    /// No writeback before this.
+    pub(crate) not_before: Moment,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) id: ObjectRef,
+    pub(crate) name: ObjectName,
+    /// By index within the object: the set's number of the window.
+    pub(crate) windows: BTreeMap<u64, usize>,
+    /// The store said that the object does not exist, and nothing was written to it since.
+    pub(crate) absent: bool,
+    /// What is not cached is zeros.
+    pub(crate) complete: bool,
+    /// The windows that may hold dirty bytes, by index within the object.
+    pub(crate) listed: BTreeSet<u64>,
+    /// Where the object stands in the set's order of age.
+    pub(crate) due: Option<Moment>,
+    pub(crate) writebacks: BTreeMap<OpId, InFlight>,
+    pub(crate) fetches: BTreeSet<OpId>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) flushes: Vec<ObjectFlush>,
+    /// Whether the set has it on its list of idle objects.
+    pub(crate) is_queued_idle: bool,
+    /// Writes that wait until bytes of an older snapshot context are stored (rule W-09).
+    pub(crate) context_waits: Vec<WaiterId>,
+}
+
+impl Object {
+    pub(crate) const fn new(id: ObjectRef, name: ObjectName) -> Self {
+        Self {
+            id,
+            name,
+            windows: BTreeMap::new(),
+            absent: false,
+            complete: false,
+            listed: BTreeSet::new(),
+            due: None,
+            writebacks: BTreeMap::new(),
+            fetches: BTreeSet::new(),
+            retry: None,
+            flushes: Vec::new(),
+            is_queued_idle: false,
+            context_waits: Vec::new(),
+        }
+    }
+
+    /// Whether it holds nothing and nothing is under way, so that only what is known of it would be lost.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.windows.is_empty()
+            && self.writebacks.is_empty()
+            && self.fetches.is_empty()
+            && self.flushes.is_empty()
+            && self.context_waits.is_empty()
+    }
+
+    /// Whether anything is known of it that a new object would not know.
+    pub(crate) const fn knows_something(&self) -> bool {
+        self.absent || self.complete || self.retry.is_some()
+    }
+
+    /// Whether a failed writeback's pause is not yet over.
+    pub(crate) fn is_paused(&self, now: Moment) -> bool {
+        self.retry.is_some_and(|retry| retry.not_before > now)
+    }
+
+    pub(crate) fn writeback_over(&self, range: ByteRange) -> impl Iterator<Item = OpId> {
+        self.writebacks
+            .iter()
+            .filter(move |(_, flight)| flight.overlaps(range))
+            .map(|(op, _)| *op)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_falls_into_windows() {
+        let range = ByteRange::new(WINDOW_BYTES - 1, WINDOW_BYTES + 2).unwrap();
+        let parts: Vec<(u64, Span)> = spans(range).collect();
+        let whole = u32::try_from(WINDOW_BYTES).unwrap();
+        assert_eq!(
+            parts,
+            [
+                (
+                    0,
+                    Span {
+                        start: whole - 1,
+                        end: whole
+                    }
+                ),
+                (
+                    1,
+                    Span {
+                        start: 0,
+                        end: whole
+                    }
+                ),
+                (2, Span { start: 0, end: 1 })
+            ]
+        );
+        assert_eq!(
+            range_of(1, parts[1].1),
+            ByteRange::between(WINDOW_BYTES, 2 * WINDOW_BYTES)
+        );
+    }
+
+    /// H-08
+    #[test]
+    fn the_last_window_ends_at_the_largest_offset() {
+        let range = ByteRange::new(crate::OFFSET_BYTES_MAX - 1, 1).unwrap();
+        let (index, span) = spans(range).next().unwrap();
+        assert_eq!(range_of(index, span), Some(range));
+    }
+}

@@ -1,0 +1,567 @@
+//! One set's rules: commands and completions in, actions out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::action::{Action, Reply, WaiterId};
+use super::eviction::Evictor;
+use super::extent::OpId;
+use super::fetch::Fetch;
+use super::flush::FlushWait;
+use super::layout::Layout;
+use super::object::{Object, ObjectRef, WindowKey, range_of, spans};
+use super::read::ReadWait;
+use super::shelf::Shelf;
+use super::window::{Charge, Settlement, Span, WINDOW_BYTES, Window};
+use super::write::WriteWait;
+use super::write_back::WriteBack;
+use crate::backend::{Capabilities, JournalNotice};
+use crate::config::Limits;
+use crate::error::BackendError;
+use crate::request::Shape;
+use crate::types::{ByteRange, JournalTid, Moment, ObjectKey, SnapContext, SnapId, Truncation};
+
+/// What a set is opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineOptions {
+    pub(crate) shape: Shape,
+    pub(crate) layout: Option<Layout>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) truncation: Truncation,
+    pub(crate) context: SnapContext,
+}
+
+/// The limits that one engine keeps; the shared ones are the ledger's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EngineLimits {
+    pub(crate) write_through: bool,
+    pub(crate) writebacks_in_flight: usize,
+    pub(crate) retry_delay_min: Duration,
+    pub(crate) retry_delay_max: Duration,
+    pub(crate) backend_timeout: Duration,
+}
+
+impl From<&Limits> for EngineLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            write_through: limits.is_write_through(),
+            writebacks_in_flight: limits.writebacks_in_flight,
+            retry_delay_min: limits.retry_delay_min,
+            retry_delay_max: limits.retry_delay_max,
+            backend_timeout: limits.backend_timeout,
+        }
+    }
+}
+
+/// A window on the shelf.
+#[derive(Debug)]
+pub(super) struct WindowEntry<Slot> {
+    pub(super) object: usize,
+    pub(super) index: u64,
+    pub(super) slot: Slot,
+    /// Reads that wait for more and must find here what they already have.
+    pub(super) pins: u32,
+}
+
+/// A fetch or writeback under way.
+#[derive(Debug)]
+pub(super) enum Op {
+    Fetch(Fetch),
+    WriteBack(WriteBack),
+}
+
+impl Op {
+    pub(super) const fn started(&self) -> Moment {
+        match self {
+            Self::Fetch(fetch) => fetch.started,
+            Self::WriteBack(write) => write.started,
+        }
+    }
+
+    /// Who is to be looked at again when it ends.
+    pub(super) const fn waiters(&mut self) -> &mut OpWaiters {
+        match self {
+            Self::Fetch(fetch) => &mut fetch.waiters,
+            Self::WriteBack(write) => &mut write.waiters,
+        }
+    }
+}
+
+/// Who waits for the end of a fetch or writeback.
+#[derive(Debug, Default)]
+pub(super) struct OpWaiters {
+    /// Reads, in the order in which they were asked, each with the round in which it began to wait.
+    pub(super) reads: Vec<(WaiterId, u32)>,
+    /// Discards and truncations.
+    pub(super) drops: Vec<WaiterId>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct SetEngine<S: Shelf> {
+    pub(super) shelf: S,
+    pub(super) options: EngineOptions,
+    pub(super) limits: EngineLimits,
+    pub(super) objects: Slab<Object>,
+    pub(super) by_ref: BTreeMap<ObjectRef, usize>,
+    pub(super) windows: Slab<WindowEntry<S::Slot>>,
+    pub(super) ops: BTreeMap<OpId, Op>,
+    last_op: u64,
+    pub(super) reads: BTreeMap<WaiterId, ReadWait>,
+    pub(super) writes: BTreeMap<WaiterId, WriteWait>,
+    pub(super) flushes: BTreeMap<WaiterId, FlushWait>,
+    /// Discards and truncations: how many writebacks each waits for.
+    pub(super) drops: BTreeMap<WaiterId, usize>,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) evictor: Evictor,
+    /// Objects with dirty bytes, by the age of the oldest.
+    pub(super) aging: BTreeSet<(Moment, usize)>,
+    /// Objects that somebody waits for.
+    pub(super) urgent: BTreeSet<usize>,
+    /// What the flusher asked for and is not yet sent.
+    pub(super) demand: Option<super::write_back::Demand>,
+    /// Objects that pause after a failed writeback, by the end of the pause.
+    pub(super) pausing: BTreeSet<(Moment, usize)>,
+    /// Objects with dirty bytes or writebacks under way.
+    pub(super) unstored: BTreeSet<usize>,
+    /// Whether anything was unstored since the last `Clean`.
+    pub(super) was_unstored: bool,
+    /// Objects that hold nothing but are known to be absent or complete, oldest first.
+    pub(super) idle: VecDeque<usize>,
+    pub(super) writebacks_in_flight: usize,
+    /// By number: the snapshot contexts that dirty bytes may belong to.
+    pub(super) contexts: BTreeMap<u64, SnapContext>,
+    /// Reserved and not yet used, less used and not reserved; squared with the ledger after each call.
+    pub(super) purse: Charge,
+    pub(super) last_error: Option<BackendError>,
+}
+
+impl<S: Shelf> SetEngine<S> {
+    pub(crate) fn new(shelf: S, options: EngineOptions, limits: EngineLimits) -> Self {
+        let contexts = BTreeMap::from([(options.context.seq, options.context.clone())]);
+        Self {
+            shelf,
+            options,
+            limits,
+            objects: Slab::new(),
+            by_ref: BTreeMap::new(),
+            windows: Slab::new(),
+            ops: BTreeMap::new(),
+            last_op: 0,
+            reads: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            drops: BTreeMap::new(),
+            actions: VecDeque::new(),
+            evictor: Evictor::default(),
+            aging: BTreeSet::new(),
+            urgent: BTreeSet::new(),
+            demand: None,
+            pausing: BTreeSet::new(),
+            unstored: BTreeSet::new(),
+            was_unstored: false,
+            idle: VecDeque::new(),
+            writebacks_in_flight: 0,
+            contexts,
+            purse: Charge::default(),
+            last_error: None,
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When `handle_deadline` wants to be called.
+    pub(crate) fn poll_deadline(&self) -> Option<Moment> {
+        let pause = self.pausing.first().map(|(end, _)| *end);
+        let timeout = self
+            .ops
+            .values()
+            .next()
+            .map(|op| op.started().after(self.limits.backend_timeout));
+        [pause, timeout].into_iter().flatten().min()
+    }
+
+    /// Ends pauses and gives up on operations that have not answered in time.
+    pub(crate) fn handle_deadline(&mut self, now: Moment) {
+        self.adopt();
+        while let Some((end, object)) = self.pausing.first().copied() {
+            if end > now {
+                break;
+            }
+            self.pausing.remove(&(end, object));
+            self.urgent.insert(object);
+        }
+        let late: Vec<OpId> = self
+            .ops
+            .iter()
+            .take_while(|(_, op)| op.started().after(self.limits.backend_timeout) <= now)
+            .map(|(op, _)| *op)
+            .collect();
+        for op in late {
+            self.actions.push_back(Action::GiveUp { op });
+            match self.ops.get(&op) {
+                Some(Op::Fetch(_)) => self.end_fetch(now, op, Err(BackendError::TimedOut)),
+                Some(Op::WriteBack(_)) => self.end_write_back(now, op, Err(BackendError::TimedOut)),
+                None => {}
+            }
+        }
+        self.pump(now);
+        self.finish();
+    }
+
+    /// Changes the limits; takes effect at once.
+    pub(crate) fn set_limits(&mut self, now: Moment, limits: EngineLimits) {
+        self.limits = limits;
+        self.pump(now);
+        self.finish();
+    }
+
+    /// Whether nothing is under way and nobody waits: the actor may end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.ops.is_empty()
+            && self.reads.is_empty()
+            && self.writes.is_empty()
+            && self.flushes.is_empty()
+            && self.drops.is_empty()
+    }
+
+    /// The last error of a writeback, until one succeeds.
+    pub(crate) const fn last_error(&self) -> Option<&BackendError> {
+        self.last_error.as_ref()
+    }
+
+    pub(crate) const fn shelf(&self) -> &S {
+        &self.shelf
+    }
+
+    pub(crate) const fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// The snapshot context that writes get which bring none. Those under way keep the one they have.
+    pub(crate) fn set_context(&mut self, context: SnapContext) {
+        self.contexts.insert(context.seq, context.clone());
+        if context.seq >= self.options.context.seq {
+            self.options.context = context;
+        }
+    }
+
+    pub(super) fn reply(&mut self, waiter: WaiterId, reply: Reply) {
+        self.actions.push_back(Action::Reply { waiter, reply });
+    }
+
+    pub(super) const fn next_op(&mut self) -> OpId {
+        self.last_op += 1;
+        OpId(self.last_op)
+    }
+
+    /// The object, made when it is not known.
+    pub(super) fn open_object(&mut self, id: &ObjectRef) -> Option<usize> {
+        if let Some(number) = self.by_ref.get(id) {
+            return Some(*number);
+        }
+        let name = self.options.shape.name_of(&id.key).ok()?;
+        let number = self.objects.insert(Object::new(id.clone(), name));
+        self.by_ref.insert(id.clone(), number);
+        self.shelf.add_objects(1);
+        Some(number)
+    }
+
+    pub(super) fn head(key: &ObjectKey) -> ObjectRef {
+        ObjectRef {
+            key: key.clone(),
+            snap: SnapId::HEAD,
+        }
+    }
+
+    /// Forgets the object if there is nothing left of it, or notes that only knowledge is.
+    pub(super) fn close_if_empty(&mut self, number: usize) {
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        if !object.holds_nothing() {
+            return;
+        }
+        if object.knows_something() {
+            if !object.is_queued_idle {
+                object.is_queued_idle = true;
+                self.idle.push_back(number);
+            }
+            return;
+        }
+        if !object.is_queued_idle {
+            self.forget_object(number);
+        }
+    }
+
+    pub(super) fn forget_object(&mut self, number: usize) {
+        let Some(object) = self.objects.try_remove(number) else {
+            return;
+        };
+        self.by_ref.remove(&object.id);
+        if let Some(due) = object.due {
+            self.aging.remove(&(due, number));
+        }
+        if let Some(retry) = object.retry {
+            self.pausing.remove(&(retry.not_before, number));
+        }
+        self.urgent.remove(&number);
+        self.unstored.remove(&number);
+        self.shelf.add_objects(-1);
+    }
+
+    /// Closes the longest idle objects until `objects` fewer are known. Returns how many went (rule T-01).
+    pub(crate) fn close_idle(&mut self, objects: u64) -> u64 {
+        let mut closed = 0;
+        while closed < objects {
+            let Some(number) = self.idle.pop_front() else {
+                break;
+            };
+            let Some(object) = self.objects.get_mut(number) else {
+                continue;
+            };
+            object.is_queued_idle = false;
+            if object.holds_nothing() {
+                self.forget_object(number);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    /// The set's number of a window of the object, which is made when there is none.
+    pub(super) fn open_window(&mut self, object: usize, index: u64) -> Option<usize> {
+        let known = self.objects.get(object)?;
+        if let Some(number) = known.windows.get(&index) {
+            return Some(*number);
+        }
+        let key = WindowKey {
+            object: known.id.clone(),
+            index,
+        };
+        let slot = self.shelf.open(&key);
+        let number = self.windows.insert(WindowEntry {
+            object,
+            index,
+            slot,
+            pins: 0,
+        });
+        self.objects.get_mut(object)?.windows.insert(index, number);
+        Some(number)
+    }
+
+    /// Changes a window under its lock and keeps the books.
+    pub(super) fn edit<R>(
+        &mut self,
+        window: usize,
+        change: impl FnOnce(&mut Window) -> R,
+    ) -> Option<R> {
+        let entry = self.windows.get(window)?;
+        let (result, settlement) = {
+            let mut guard = S::lock(&entry.slot);
+            let result = change(&mut guard);
+            (result, guard.settle())
+        };
+        self.account(settlement);
+        Some(result)
+    }
+
+    /// Looks into a window under its lock.
+    pub(super) fn look<R>(&self, window: usize, view: impl FnOnce(&Window) -> R) -> Option<R> {
+        let entry = self.windows.get(window)?;
+        let guard = S::lock(&entry.slot);
+        Some(view(&guard))
+    }
+
+    pub(super) fn account(&mut self, change: Settlement) {
+        self.purse -= change.charge;
+        if change.totals != super::window::Totals::default() {
+            self.shelf.add_totals(&change.totals);
+        }
+    }
+
+    /// Ends a call: what was reserved and not used goes back, what was used beyond it is charged.
+    pub(super) fn finish(&mut self) {
+        let purse = std::mem::take(&mut self.purse);
+        let part = |sign: i64| Charge {
+            room: (purse.room * sign).max(0),
+            dirty: (purse.dirty * sign).max(0),
+            dirty_buffers: (purse.dirty_buffers * sign).max(0),
+        };
+        let (spare, owed) = (part(1), part(-1));
+        if owed != Charge::default() {
+            self.shelf.force_room(owed);
+        }
+        if spare != Charge::default() {
+            self.shelf.give_room(spare);
+        }
+        if self.was_unstored && self.unstored.is_empty() {
+            self.adopt();
+            if self.unstored.is_empty() {
+                self.was_unstored = false;
+                self.actions.push_back(Action::Clean);
+            }
+        }
+    }
+
+    /// Closes a window that holds nothing, and with it perhaps its object.
+    pub(super) fn close_window_if_idle(&mut self, window: usize) {
+        let Some(entry) = self.windows.get(window) else {
+            return;
+        };
+        if entry.pins > 0 {
+            return;
+        }
+        let (object, index) = (entry.object, entry.index);
+        let Some(id) = self.objects.get(object).map(|object| object.id.clone()) else {
+            return;
+        };
+        let settlement = {
+            let mut guard = S::lock(&entry.slot);
+            if !guard.is_idle() {
+                return;
+            }
+            self.shelf.close(&WindowKey { object: id, index });
+            guard.close();
+            guard.settle()
+        };
+        self.account(settlement);
+        self.windows.try_remove(window);
+        if let Some(object) = self.objects.get_mut(object) {
+            object.windows.remove(&index);
+        }
+        self.close_if_empty(object);
+    }
+
+    /// Takes note of what callers did through the door since the last call.
+    pub(super) fn adopt(&mut self) {
+        for key in self.shelf.take_listed() {
+            let Some(object) = self.open_object(&key.object) else {
+                continue;
+            };
+            if let Some(window) = self.open_window(object, key.index) {
+                self.note_dirty(window);
+            }
+        }
+        for key in self.shelf.take_cooled() {
+            let Some(object) = self.open_object(&key.object) else {
+                continue;
+            };
+            if let Some(window) = self.open_window(object, key.index) {
+                self.cool(window);
+                self.close_window_if_idle(window);
+            }
+        }
+    }
+
+    /// Puts a window that may hold dirty bytes on its object's list, or takes it off if it holds none.
+    pub(super) fn note_dirty(&mut self, window: usize) {
+        let Some(entry) = self.windows.get(window) else {
+            return;
+        };
+        let (number, index) = (entry.object, entry.index);
+        let oldest = {
+            let mut guard = S::lock(&entry.slot);
+            let oldest = guard
+                .dirty(Span::ALL)
+                .map(|(_, written)| written.since)
+                .min();
+            guard.listed = oldest.is_some();
+            oldest
+        };
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        let Some(oldest) = oldest else {
+            object.listed.remove(&index);
+            self.close_window_if_idle(window);
+            self.note_stored(number);
+            return;
+        };
+        object.listed.insert(index);
+        self.unstored.insert(number);
+        self.was_unstored = true;
+        if object.due.is_none_or(|due| oldest < due) {
+            if let Some(due) = object.due.replace(oldest) {
+                self.aging.remove(&(due, number));
+            }
+            self.aging.insert((oldest, number));
+        }
+    }
+
+    /// Takes the object off the lists of what is unstored, if all of it is stored.
+    pub(super) fn note_stored(&mut self, number: usize) {
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        if object.listed.is_empty() {
+            if let Some(due) = object.due.take() {
+                self.aging.remove(&(due, number));
+            }
+            if object.writebacks.is_empty() {
+                self.unstored.remove(&number);
+            }
+        }
+    }
+
+    /// How far the object was truncated (rules R-17, P-02).
+    pub(super) fn truncation_of(&self, key: &ObjectKey) -> Truncation {
+        let file = self.options.truncation;
+        match (key, &self.options.layout) {
+            (ObjectKey::Number(number), Some(layout)) if file.seq > 0 => Truncation {
+                seq: file.seq,
+                size_bytes: layout.object_size_for(file.size_bytes, *number),
+            },
+            (ObjectKey::Number(_) | ObjectKey::Name(_), _) => Truncation::default(),
+        }
+    }
+
+    /// Tells the journal of bytes in a window that will not be written back (rule J-02).
+    pub(super) fn report_overwritten(
+        &mut self,
+        object: usize,
+        index: u64,
+        displaced: Vec<(Span, JournalTid)>,
+        new: Option<JournalTid>,
+    ) {
+        let Some(name) = self.objects.get(object).map(|object| object.name.clone()) else {
+            return;
+        };
+        for (span, old) in displaced {
+            let Some(range) = range_of(index, span) else {
+                continue;
+            };
+            let object = name.clone();
+            let notice = JournalNotice::Overwritten {
+                object,
+                range,
+                old,
+                new,
+            };
+            self.actions.push_back(Action::Journal(notice));
+        }
+    }
+
+    /// The windows of the object that lie in `range`, with the parts of it.
+    pub(super) fn windows_in(&self, object: usize, range: ByteRange) -> Vec<(usize, Span)> {
+        let Some(object) = self.objects.get(object) else {
+            return Vec::new();
+        };
+        let last = (range.end() - 1) / WINDOW_BYTES;
+        object
+            .windows
+            .range(range.start() / WINDOW_BYTES..=last)
+            .filter_map(|(index, window)| {
+                let base = index * WINDOW_BYTES;
+                let whole = ByteRange::between(base, base + WINDOW_BYTES)?;
+                let (_, span) = spans(range.intersection(whole)?).next()?;
+                Some((*window, span))
+            })
+            .collect()
+    }
+}

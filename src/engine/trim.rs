@@ -1,0 +1,109 @@
+//! Giving back clean bytes (rules T-01, T-02, T-03, R-16).
+
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use super::eviction::{Entry, Queue};
+use super::object::ObjectRef;
+use super::set::SetEngine;
+use super::shelf::{Counter, Shelf};
+use crate::types::Moment;
+
+impl<S: Shelf> SetEngine<S> {
+    /// Evicts the coldest clean bytes until room for `bytes` is given back or nothing more can go. Returns the
+    /// room given back, overhead included.
+    pub(crate) fn trim(&mut self, now: Moment, bytes: u64) -> u64 {
+        self.adopt();
+        self.finish();
+        let wanted = i64::try_from(bytes).unwrap_or(i64::MAX);
+        // Every entry is looked at twice at most: once marked, once not.
+        let mut looks = self.evictor.len().saturating_mul(2);
+        while self.purse.room < wanted && looks > 0 {
+            looks -= 1;
+            let Some((queue, entry)) = self.evictor.pop() else {
+                break;
+            };
+            self.evict_entry(now, queue, entry);
+        }
+        let freed = u64::try_from(self.purse.room).unwrap_or(0);
+        self.finish();
+        freed
+    }
+
+    fn evict_entry(&mut self, now: Moment, queue: Queue, entry: Entry) {
+        let Some(window) = self.windows.get(entry.window) else {
+            return;
+        };
+        if window.pins > 0 {
+            self.evictor.push(Queue::Main, entry);
+            return;
+        }
+        let object = window.object;
+        let hash = self.window_hash(entry.window);
+        let keep_stamp = self.evictor.stamp();
+        let is_small = queue == Queue::Small;
+        let evictor = &mut self.evictor;
+        let (outcome, settlement) = {
+            let mut guard = S::lock(&window.slot);
+            if let (true, Some(hash)) = (is_small, hash) {
+                for (span, extent) in guard.iter() {
+                    if extent.stamp == entry.stamp {
+                        evictor.remember(hash, span.start, span.end);
+                    }
+                }
+            }
+            let outcome = guard.evict(entry.stamp, keep_stamp);
+            (outcome, guard.settle())
+        };
+        self.account(settlement);
+        let (evicted, kept) = outcome;
+        if kept > 0 {
+            let kept = Entry {
+                stamp: keep_stamp,
+                bytes: kept,
+                at: now,
+                ..entry
+            };
+            self.evictor.push(Queue::Main, kept);
+        }
+        if evicted > 0 {
+            self.shelf.count(Counter::EvictedBytes, evicted);
+            if let Some(object) = self.objects.get_mut(object) {
+                object.complete = false;
+            }
+        }
+        self.close_window_if_idle(entry.window);
+    }
+
+    /// When the bytes that would be evicted next came in.
+    pub(crate) fn coldest(&self) -> Option<Moment> {
+        self.evictor.coldest()
+    }
+
+    /// Makes what callers said they don't need the first to go.
+    pub(super) fn cool(&mut self, window: usize) {
+        let stamp = self.evictor.stamp();
+        let bytes = self
+            .edit(window, |window| window.restamp_first_to_go(stamp))
+            .unwrap_or(0);
+        if bytes > 0 {
+            self.evictor.push(
+                Queue::Cold,
+                Entry {
+                    window,
+                    stamp,
+                    bytes,
+                    at: Moment::default(),
+                },
+            );
+        }
+    }
+
+    /// A number for a window that outlives its being closed and opened again.
+    pub(super) fn window_hash(&self, window: usize) -> Option<u64> {
+        let entry = self.windows.get(window)?;
+        let id: &ObjectRef = &self.objects.get(entry.object)?.id;
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        (id, entry.index).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+}

@@ -1,0 +1,226 @@
+//! Taking bytes out of a window: discard, purge, truncate, release, eviction.
+
+use std::ops::Range;
+
+use super::{Span, Window};
+use crate::engine::extent::{Extent, ExtentState};
+use crate::engine::slab::SlabId;
+use crate::types::JournalTid;
+
+/// What left a window otherwise than by reaching the store.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    /// Where journal entries lost their bytes (rule J-02).
+    pub(crate) journal: Vec<(Span, JournalTid)>,
+    /// Dirty bytes, not counting those in flight.
+    pub(crate) dirty_bytes: u64,
+    /// Bytes of all kinds.
+    pub(crate) bytes: u64,
+}
+
+/// Which extents go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// All of them.
+    All,
+    /// Those that may go at any time: clean, zero and error.
+    Droppable,
+    /// Known zeros and fetches under way, as on the news that the object does not exist.
+    ZeroOrFetching,
+}
+
+impl What {
+    const fn takes(self, state: &ExtentState) -> bool {
+        match self {
+            Self::All => true,
+            Self::Droppable => state.is_droppable(),
+            Self::ZeroOrFetching => matches!(state, ExtentState::Zero | ExtentState::Rx { .. }),
+        }
+    }
+}
+
+impl Window {
+    /// Removes what `what` names inside `span`, cutting at its edges.
+    pub(crate) fn remove(&mut self, span: Span, what: What) -> Dropped {
+        let mut dropped = Dropped::default();
+        let covered = if what == What::All {
+            self.cut_out(span)
+        } else {
+            self.inside(span)
+        };
+        if what == What::All {
+            self.remove_indexes(covered, &mut dropped);
+        } else {
+            for index in covered.rev() {
+                if self
+                    .extents
+                    .get(index)
+                    .is_some_and(|extent| what.takes(&extent.state))
+                {
+                    self.remove_indexes(index..index + 1, &mut dropped);
+                }
+            }
+        }
+        self.slabs.shrink_if_empty();
+        if self.extents.is_empty() {
+            self.starts = Vec::new();
+            self.extents = Vec::new();
+        }
+        dropped
+    }
+
+    /// Whether nothing but known zeros and fetches under way is here (rule R-09).
+    pub(crate) fn is_zero_or_fetching(&self) -> bool {
+        self.extents
+            .iter()
+            .all(|extent| What::ZeroOrFetching.takes(&extent.state))
+    }
+
+    /// The extents that overlap `span`.
+    fn inside(&self, span: Span) -> Range<usize> {
+        let first = self.find(span.start);
+        let count = self
+            .starts
+            .iter()
+            .skip(first)
+            .take_while(|start| **start < span.end)
+            .count();
+        first..first + count
+    }
+
+    /// Evicts what bears the eviction queue's number `stamp` and was not used since the last scan; what was
+    /// used is left, unmarked, with the number `keep_stamp`. Returns the bytes evicted and kept.
+    pub(crate) fn evict(&mut self, stamp: u32, keep_stamp: u32) -> (u64, u64) {
+        let (mut evicted, mut kept) = (0, 0);
+        let mut ignored = Dropped::default();
+        for index in (0..self.extents.len()).rev() {
+            let Some(extent) = self.extents.get_mut(index) else {
+                continue;
+            };
+            if extent.stamp != stamp || !extent.state.is_droppable() {
+                continue;
+            }
+            let bytes = u64::from(extent.len);
+            if extent.mark.cool() && !extent.mark.is_first_to_go() {
+                extent.stamp = keep_stamp;
+                kept += bytes;
+            } else {
+                evicted += bytes;
+                self.remove_indexes(index..index + 1, &mut ignored);
+            }
+        }
+        self.slabs.shrink_if_empty();
+        (evicted, kept)
+    }
+
+    /// Gives what is first to go (rule R-16) the number `stamp`. Returns its bytes.
+    pub(crate) fn restamp_first_to_go(&mut self, stamp: u32) -> u64 {
+        let mut bytes = 0;
+        for extent in &mut self.extents {
+            if extent.state.is_droppable() && extent.mark.is_first_to_go() {
+                extent.stamp = stamp;
+                bytes += u64::from(extent.len);
+            }
+        }
+        bytes
+    }
+
+    /// Removes extents and lets go of their memory. What is in flight to the store stays charged until it lands.
+    pub(super) fn remove_indexes(&mut self, indexes: Range<usize>, dropped: &mut Dropped) {
+        if indexes.is_empty() {
+            return;
+        }
+        let starts: Vec<u32> = self.starts.drain(indexes.clone()).collect();
+        let extents: Vec<Extent> = self.extents.drain(indexes).collect();
+        let mut sparse: Vec<SlabId> = Vec::new();
+        for (start, extent) in starts.into_iter().zip(extents) {
+            self.count(&extent, -1);
+            dropped.bytes += u64::from(extent.len);
+            match &extent.state {
+                ExtentState::Tx { .. } => {
+                    self.overtaken += u64::from(extent.len);
+                    self.overtaken_buffers += 1;
+                }
+                ExtentState::Dirty(_) => dropped.dirty_bytes += u64::from(extent.len),
+                ExtentState::Clean
+                | ExtentState::Zero
+                | ExtentState::Rx { .. }
+                | ExtentState::Error(_) => {}
+            }
+            if let Some(tid) = extent.state.written().and_then(|written| written.journal) {
+                dropped.journal.push((
+                    Span {
+                        start,
+                        end: start + extent.len,
+                    },
+                    tid,
+                ));
+            }
+            if let Some(slab) = extent.slab
+                && self.slabs.release(slab, extent.len)
+                && !sparse.contains(&slab)
+            {
+                sparse.push(slab);
+            }
+        }
+        for slab in sparse {
+            self.copy_out(slab);
+        }
+    }
+
+    /// Copies what little is left of a slab into buffers of its own, so that its memory goes (rule B-05).
+    fn copy_out(&mut self, sparse: SlabId) {
+        for extent in &mut self.extents {
+            if extent.slab != Some(sparse) {
+                continue;
+            }
+            let Some(bytes) = self
+                .slabs
+                .slice(sparse, extent.at, extent.len)
+                .map(Vec::from)
+            else {
+                continue;
+            };
+            extent.slab = Some(self.slabs.copy_in(&bytes));
+            extent.at = 0;
+            self.slabs.release(sparse, extent.len);
+        }
+        self.changed = true;
+    }
+
+    /// Joins the extent at `index` with neighbours that touch it in the same state, where that needs no copy:
+    /// known zeros, and clean bytes of one slab (rule B-04).
+    pub(super) fn join_at(&mut self, index: usize) {
+        self.join_pair(index);
+        if let Some(left) = index.checked_sub(1) {
+            self.join_pair(left);
+        }
+    }
+
+    fn join_pair(&mut self, left: usize) {
+        let touches = self.span_at(left).end == self.start_at(left + 1);
+        let (Some(a), Some(b)) = (self.extents.get(left), self.extents.get(left + 1)) else {
+            return;
+        };
+        let same = match (&a.state, &b.state) {
+            (ExtentState::Zero, ExtentState::Zero) => true,
+            (ExtentState::Clean, ExtentState::Clean) => a.slab == b.slab && a.at + a.len == b.at,
+            _ => false,
+        };
+        if !touches || !same {
+            return;
+        }
+        let (len, stamp) = (b.len, a.stamp.max(b.stamp));
+        let mark = a.mark.merged(&b.mark);
+        let kind = b.state.kind();
+        self.starts.remove(left + 1);
+        self.extents.remove(left + 1);
+        if let Some(whole) = self.extents.get_mut(left) {
+            whole.len += len;
+            whole.stamp = stamp;
+            whole.mark = mark;
+        }
+        self.totals.count(kind, 0, -1);
+        self.changed = true;
+    }
+}

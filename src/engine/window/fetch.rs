@@ -1,0 +1,191 @@
+//! What a read finds in a window, and how fetches fill it (rules ).
+
+use bytes::Bytes;
+
+use super::{Access, Span, Window};
+use crate::engine::extent::{Extent, ExtentState, OpId};
+use crate::error::BackendError;
+
+/// What lies at one stretch of a range that a read wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found<'a> {
+    /// Bytes that can be served.
+    Readable,
+    /// Nothing is known.
+    Gap,
+    /// A fetch is under way.
+    Fetching(OpId),
+    /// The last fetch failed.
+    Failed(&'a BackendError),
+}
+
+impl Window {
+    /// Walks over `span` from its start to its end without a hole.
+    pub(crate) fn examine(&self, span: Span, mut visit: impl FnMut(Span, Found<'_>)) {
+        let mut at = span.start;
+        for index in self.find(span.start)..self.extents.len() {
+            let held = self.span_at(index);
+            let Some(extent) = self.extents.get(index) else {
+                break;
+            };
+            if held.start >= span.end {
+                break;
+            }
+            if held.start > at {
+                visit(
+                    Span {
+                        start: at,
+                        end: held.start,
+                    },
+                    Found::Gap,
+                );
+                at = held.start;
+            }
+            let end = held.end.min(span.end);
+            let found = match &extent.state {
+                ExtentState::Rx { op } => Found::Fetching(*op),
+                ExtentState::Error(error) => Found::Failed(error),
+                ExtentState::Clean
+                | ExtentState::Zero
+                | ExtentState::Dirty(_)
+                | ExtentState::Tx { .. } => Found::Readable,
+            };
+            visit(Span { start: at, end }, found);
+            at = end;
+        }
+        if at < span.end {
+            visit(
+                Span {
+                    start: at,
+                    end: span.end,
+                },
+                Found::Gap,
+            );
+        }
+    }
+
+    /// Marks what is missing in `span` as being fetched by `op`. Returns those bytes.
+    pub(crate) fn begin_fetch(&mut self, span: Span, op: OpId) -> u64 {
+        self.fill_gaps(span, |len| {
+            Extent::without_bytes(ExtentState::Rx { op }, len)
+        })
+    }
+
+    /// Fills what is missing in `span` with known zeros, joined with zeros that they touch. Returns those bytes.
+    pub(crate) fn put_zeros(&mut self, span: Span, stamp: u32) -> u64 {
+        let filled = self.fill_gaps(span, |len| {
+            let mut extent = Extent::without_bytes(ExtentState::Zero, len);
+            extent.stamp = stamp;
+            extent
+        });
+        self.join_clean(span);
+        filled
+    }
+
+    /// Puts new extents where `span` has gaps or failed fetches, and nowhere else.
+    fn fill_gaps(&mut self, span: Span, make: impl Fn(u32) -> Extent) -> u64 {
+        let mut gaps = Vec::new();
+        self.examine(span, |part, found| match found {
+            Found::Gap | Found::Failed(_) => gaps.push(part),
+            Found::Readable | Found::Fetching(_) => {}
+        });
+        let mut filled = 0;
+        for gap in gaps {
+            let covered = self.cut_out(gap);
+            self.remove_indexes(covered.clone(), &mut super::Dropped::default());
+            self.insert(covered.start, gap.start, make(gap.len()));
+            filled += u64::from(gap.len());
+        }
+        filled
+    }
+
+    /// Gives the extents that still wait for fetch `op` their bytes: `bytes` starts at `span.start`, what it
+    /// lacks at the end is zeros. Returns the bytes brought in.
+    pub(crate) fn fill(&mut self, span: Span, op: OpId, bytes: Bytes, how: Fill) -> u64 {
+        let arrived = u32::try_from(bytes.len())
+            .unwrap_or(u32::MAX)
+            .min(span.len());
+        if arrived < span.len() && arrived > 0 {
+            self.cut(span.start + arrived);
+        }
+        let data_end = span.start + arrived;
+        let waiting: Vec<usize> = self.waiting_for(span, op);
+        let live: u32 = waiting
+            .iter()
+            .filter(|index| self.start_at(**index) < data_end)
+            .map(|index| self.len_at(*index))
+            .sum();
+        let mut bytes = bytes;
+        bytes.truncate(arrived as usize);
+        // Where a part was overwritten meanwhile, each of the others gets a copy of its own: memory stays exact.
+        let whole = live == arrived;
+        let slab = (live > 0 && whole).then(|| self.slabs.adopt(std::mem::take(&mut bytes), live));
+        let mut filled = 0;
+        for index in waiting {
+            let start = self.start_at(index);
+            filled += u64::from(self.len_at(index));
+            let has_bytes = start < data_end;
+            self.set_state(
+                index,
+                if has_bytes {
+                    ExtentState::Clean
+                } else {
+                    ExtentState::Zero
+                },
+            );
+            let from = start - span.start;
+            let Some(extent) = self.extents.get_mut(index) else {
+                continue;
+            };
+            if has_bytes && whole {
+                (extent.slab, extent.at) = (slab, from);
+            } else if has_bytes {
+                let part = bytes.get(from as usize..(from + extent.len) as usize);
+                (extent.slab, extent.at) = (part.map(|part| self.slabs.copy_in(part)), 0);
+            }
+            extent.stamp = how.stamp;
+            match how.access {
+                Access::NoCache => extent.mark.set_no_cache(),
+                Access::DontNeed | Access::Plain | Access::Quiet => {}
+            }
+        }
+        filled
+    }
+
+    /// Marks what still waits for fetch `op` as failed (rule R-13).
+    pub(crate) fn fail_fetch(&mut self, span: Span, op: OpId, error: &BackendError, stamp: u32) {
+        for index in self.waiting_for(span, op) {
+            self.set_state(index, ExtentState::Error(error.clone()));
+            if let Some(extent) = self.extents.get_mut(index) {
+                extent.stamp = stamp;
+            }
+        }
+    }
+
+    /// Forgets that `op` was to bring anything: what waits for it becomes a gap again.
+    pub(crate) fn cancel_fetch(&mut self, span: Span, op: OpId) {
+        for index in self.waiting_for(span, op).into_iter().rev() {
+            self.remove_indexes(index..index + 1, &mut super::Dropped::default());
+        }
+    }
+
+    /// The extents inside `span` that wait for `op`. Fetches cover whole extents, so no cut is needed.
+    fn waiting_for(&self, span: Span, op: OpId) -> Vec<usize> {
+        (self.find(span.start)..self.extents.len())
+            .take_while(|index| self.start_at(*index) < span.end)
+            .filter(|index| {
+                self.extents
+                    .get(*index)
+                    .is_some_and(|e| e.state == ExtentState::Rx { op })
+            })
+            .collect()
+    }
+}
+
+/// How fetched bytes enter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    /// The eviction queue's number for what comes in.
+    pub(crate) stamp: u32,
+    pub(crate) access: Access,
+}

@@ -1,0 +1,529 @@
+//! One window of an object: a run of [`WINDOW_BYTES`] bytes with its extents, the unit that one lock guards.
+//!
+//! Extents are kept as parallel arrays sorted by where they start; they never overlap, and a gap means that
+//! nothing is known. A window knows no lock, no clock and no other window. What it holds is counted as it
+//! changes, and [`Window::settle`] tells what changed since it was last asked, for the ledger and the gauges.
+
+mod drop;
+mod fetch;
+mod write;
+mod write_back;
+
+pub(crate) use drop::{Dropped, What};
+pub(crate) use fetch::{Fill, Found};
+pub(crate) use write::{Put, PutError, PutOutcome};
+pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
+
+use std::ops::{AddAssign, SubAssign};
+
+use serde::{Deserialize, Serialize};
+
+use super::extent::{BufferState, Extent, ExtentState};
+use super::slab::Slabs;
+use crate::buf::ReadBuf;
+
+/// How many bytes of an object one window covers.
+pub(crate) const WINDOW_BYTES: u64 = 256 << 10;
+/// What an extent costs beyond its bytes, charged to the cache's limit.
+pub(crate) const EXTENT_OVERHEAD_BYTES: u64 = 160;
+/// What a window costs before it holds anything, charged likewise.
+pub(crate) const WINDOW_OVERHEAD_BYTES: u64 = 512;
+
+/// A range of bytes within a window, never empty.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Span {
+    pub(crate) const ALL: Self = Self {
+        start: 0,
+        end: WINDOW_BYTES as u32,
+    };
+
+    pub(crate) const fn len(self) -> u32 {
+        self.end - self.start
+    }
+
+    const fn contains(self, other: Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
+    const fn overlaps(self, other: Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+}
+
+/// Bytes and buffers in each state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Bytes, by [`BufferState`].
+    pub bytes: [i64; 6],
+    /// Buffers, by [`BufferState`].
+    pub buffers: [i64; 6],
+}
+
+impl Totals {
+    /// The bytes in a state.
+    #[must_use]
+    pub const fn bytes_in(&self, state: BufferState) -> i64 {
+        let [clean, zero, dirty, rx, tx, error] = self.bytes;
+        match state {
+            BufferState::Clean => clean,
+            BufferState::Zero => zero,
+            BufferState::Dirty => dirty,
+            BufferState::Rx => rx,
+            BufferState::Tx => tx,
+            BufferState::Error => error,
+        }
+    }
+
+    /// The buffers in a state.
+    #[must_use]
+    pub const fn buffers_in(&self, state: BufferState) -> i64 {
+        let [clean, zero, dirty, rx, tx, error] = self.buffers;
+        match state {
+            BufferState::Clean => clean,
+            BufferState::Zero => zero,
+            BufferState::Dirty => dirty,
+            BufferState::Rx => rx,
+            BufferState::Tx => tx,
+            BufferState::Error => error,
+        }
+    }
+
+    fn count(&mut self, state: BufferState, bytes: u32, sign: i64) {
+        let index = state as usize;
+        if let (Some(sum), Some(number)) = (self.bytes.get_mut(index), self.buffers.get_mut(index))
+        {
+            *sum += i64::from(bytes) * sign;
+            *number += sign;
+        }
+    }
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, more) in self.bytes.iter_mut().zip(other.bytes) {
+            *sum += more;
+        }
+        for (sum, more) in self.buffers.iter_mut().zip(other.buffers) {
+            *sum += more;
+        }
+    }
+}
+
+impl SubAssign for Totals {
+    fn sub_assign(&mut self, other: Self) {
+        for (sum, less) in self.bytes.iter_mut().zip(other.bytes) {
+            *sum -= less;
+        }
+        for (sum, less) in self.buffers.iter_mut().zip(other.buffers) {
+            *sum -= less;
+        }
+    }
+}
+
+/// What something costs the cache's limits. Signed, so that it can also be a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Charge {
+    /// Bytes held, with overhead.
+    pub room: i64,
+    /// Bytes dirty or in flight to the store.
+    pub dirty: i64,
+    /// Buffers dirty or in flight to the store.
+    pub dirty_buffers: i64,
+}
+
+impl AddAssign for Charge {
+    fn add_assign(&mut self, other: Self) {
+        self.room += other.room;
+        self.dirty += other.dirty;
+        self.dirty_buffers += other.dirty_buffers;
+    }
+}
+
+impl SubAssign for Charge {
+    fn sub_assign(&mut self, other: Self) {
+        self.room -= other.room;
+        self.dirty -= other.dirty;
+        self.dirty_buffers -= other.dirty_buffers;
+    }
+}
+
+/// What changed in a window since it was last asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Settlement {
+    pub(crate) charge: Charge,
+    pub(crate) totals: Totals,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    starts: Vec<u32>,
+    extents: Vec<Extent>,
+    slabs: Slabs,
+    totals: Totals,
+    /// Bytes that a writeback still carries though they were overwritten or dropped here.
+    overtaken: u64,
+    overtaken_buffers: u64,
+    /// How many extents a journal entry holds.
+    journaled: u32,
+    /// What the ledger and the gauges were last told.
+    settled: Settlement,
+    changed: bool,
+    /// Whether the set's actor has this window on its list of dirty ones. A window with dirty extents always is.
+    pub(crate) listed: bool,
+    /// Whether the window has left its set: whoever finds it looks it up again.
+    pub(crate) closed: bool,
+}
+
+impl Window {
+    fn len_at(&self, index: usize) -> u32 {
+        self.extents.get(index).map_or(0, |extent| extent.len)
+    }
+
+    fn start_at(&self, index: usize) -> u32 {
+        self.starts.get(index).copied().unwrap_or(u32::MAX)
+    }
+
+    fn span_at(&self, index: usize) -> Span {
+        let start = self.start_at(index);
+        Span {
+            start,
+            end: start.saturating_add(self.len_at(index)),
+        }
+    }
+
+    /// The first extent that ends behind `position`.
+    fn find(&self, position: u32) -> usize {
+        let after = self.starts.partition_point(|start| *start <= position);
+        match after.checked_sub(1) {
+            Some(before) if self.span_at(before).end > position => before,
+            Some(_) | None => after,
+        }
+    }
+
+    /// Splits the extent across `position`, if one lies there, and gives the first extent that starts at or
+    /// behind it. Both sides keep all that the whole had; bytes are shared (rule B-03).
+    fn cut(&mut self, position: u32) -> usize {
+        let index = self.find(position);
+        let start = self.start_at(index);
+        if start >= position {
+            return index;
+        }
+        let left_len = position - start;
+        let Some(left) = self.extents.get_mut(index) else {
+            return index;
+        };
+        let mut right = left.clone();
+        left.len = left_len;
+        right.len -= left_len;
+        if right.slab.is_some() {
+            right.at += left_len;
+        }
+        let kind = right.state.kind();
+        self.totals.count(kind, 0, 1);
+        if right
+            .state
+            .written()
+            .is_some_and(|written| written.journal.is_some())
+        {
+            self.journaled += 1;
+        }
+        self.starts.insert(index + 1, position);
+        self.extents.insert(index + 1, right);
+        self.changed = true;
+        index + 1
+    }
+
+    /// The extents inside `span`, after cutting those across its edges.
+    fn cut_out(&mut self, span: Span) -> std::ops::Range<usize> {
+        let first = self.cut(span.start);
+        let last = self.cut(span.end);
+        first..last
+    }
+
+    /// Puts an extent into a gap. Its slab's live bytes already count it.
+    fn insert(&mut self, index: usize, start: u32, extent: Extent) {
+        self.count(&extent, 1);
+        self.starts.insert(index, start);
+        self.extents.insert(index, extent);
+        self.changed = true;
+    }
+
+    fn count(&mut self, extent: &Extent, sign: i64) {
+        self.totals.count(extent.state.kind(), extent.len, sign);
+        if extent
+            .state
+            .written()
+            .is_some_and(|written| written.journal.is_some())
+        {
+            self.journaled = self
+                .journaled
+                .saturating_add_signed(if sign > 0 { 1 } else { -1 });
+        }
+        self.changed = true;
+    }
+
+    /// Changes the state of the extent at `index`, keeping the counts right. A state without bytes lets go of
+    /// the slab.
+    fn set_state(&mut self, index: usize, state: ExtentState) -> Option<ExtentState> {
+        let extent = self.extents.get_mut(index)?;
+        let len = extent.len;
+        let before = std::mem::replace(&mut extent.state, state);
+        let after = extent.state.kind();
+        let was_journaled = before
+            .written()
+            .is_some_and(|written| written.journal.is_some());
+        let is_journaled = extent
+            .state
+            .written()
+            .is_some_and(|written| written.journal.is_some());
+        self.totals.count(before.kind(), len, -1);
+        self.totals.count(after, len, 1);
+        match (was_journaled, is_journaled) {
+            (true, false) => self.journaled -= 1,
+            (false, true) => self.journaled += 1,
+            (true, true) | (false, false) => {}
+        }
+        self.changed = true;
+        Some(before)
+    }
+
+    /// Appends the bytes of `span` to `out`, if all of it is readable; else leaves `out` as it was.
+    ///
+    /// `promote` marks what is read as used; `dont_need` marks the extents wholly inside as first to go.
+    pub(crate) fn collect(&self, span: Span, how: Access, out: &mut ReadBuf) -> bool {
+        let pieces = out.piece_count();
+        let mut at = span.start;
+        let first = self.find(span.start);
+        let (Some(starts), Some(extents)) = (self.starts.get(first..), self.extents.get(first..))
+        else {
+            return false;
+        };
+        for (start, extent) in starts.iter().zip(extents) {
+            if *start > at || !extent.state.is_readable() {
+                break;
+            }
+            let end = (*start + extent.len).min(span.end);
+            let within = at - *start;
+            match extent.slab {
+                Some(slab) => {
+                    let Some(piece) = self.slabs.piece(slab, extent.at + within, end - at) else {
+                        break;
+                    };
+                    out.push(piece);
+                }
+                None => {
+                    crate::buf::Piece::zeros(u64::from(end - at)).for_each(|zero| out.push(zero))
+                }
+            }
+            how.mark(
+                extent,
+                span.contains(Span {
+                    start: *start,
+                    end: *start + extent.len,
+                }),
+            );
+            at = end;
+            if at == span.end {
+                return true;
+            }
+        }
+        out.truncate_pieces(pieces);
+        false
+    }
+
+    /// Whether nothing is here and nothing is on its way: the window may be closed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.extents.is_empty() && self.overtaken == 0 && !self.listed
+    }
+
+    /// Whether every byte of `span` is held, in any state (rule S-01).
+    pub(crate) fn holds(&self, span: Span) -> bool {
+        let mut at = span.start;
+        for index in self.find(span.start)..self.extents.len() {
+            let held = self.span_at(index);
+            if held.start > at {
+                return false;
+            }
+            at = held.end;
+            if at >= span.end {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(crate) const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Whether a writeback still carries bytes that are no longer here: dirty extents may lie over it.
+    pub(crate) const fn has_overtaken(&self) -> bool {
+        self.overtaken > 0
+    }
+
+    /// Whether a journal holds some of the window's bytes.
+    pub(crate) const fn is_journaled(&self) -> bool {
+        self.journaled > 0
+    }
+
+    /// All extents with where they are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Span, &Extent)> {
+        self.starts
+            .iter()
+            .zip(&self.extents)
+            .map(|(start, extent)| {
+                (
+                    Span {
+                        start: *start,
+                        end: *start + extent.len,
+                    },
+                    extent,
+                )
+            })
+    }
+
+    /// What the window costs now.
+    pub(crate) fn charge(&self) -> Charge {
+        if self.closed {
+            return Charge::default();
+        }
+        let overtaken = i64::try_from(self.overtaken).unwrap_or(i64::MAX);
+        let overtaken_buffers = i64::try_from(self.overtaken_buffers).unwrap_or(i64::MAX);
+        let held = self.slabs.allocated_bytes()
+            + self.extents.len() as u64 * EXTENT_OVERHEAD_BYTES
+            + WINDOW_OVERHEAD_BYTES;
+        let totals = &self.totals;
+        Charge {
+            room: i64::try_from(held).unwrap_or(i64::MAX)
+                + totals.bytes_in(BufferState::Rx)
+                + overtaken,
+            dirty: totals.bytes_in(BufferState::Dirty)
+                + totals.bytes_in(BufferState::Tx)
+                + overtaken,
+            dirty_buffers: totals.buffers_in(BufferState::Dirty)
+                + totals.buffers_in(BufferState::Tx)
+                + overtaken_buffers,
+        }
+    }
+
+    /// What changed since the last call; the caller tells the ledger and the gauges.
+    pub(crate) fn settle(&mut self) -> Settlement {
+        if !self.changed && (self.settled.charge.room != 0 || self.closed) {
+            return Settlement::default();
+        }
+        self.changed = false;
+        let now = Settlement {
+            charge: self.charge(),
+            totals: self.totals,
+        };
+        let mut change = now;
+        change.charge -= self.settled.charge;
+        change.totals -= self.settled.totals;
+        self.settled = now;
+        change
+    }
+
+    /// What the ledger was last told of this window.
+    pub(crate) const fn settled(&self) -> &Settlement {
+        &self.settled
+    }
+
+    /// Marks the window as gone from its set.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.changed = true;
+    }
+
+    /// Recounts everything and names the first thing that is wrong (rule B-02).
+    pub(crate) fn audit(&self) -> Result<(), &'static str> {
+        if self.starts.len() != self.extents.len() {
+            return Err("the window's arrays differ in length");
+        }
+        let mut end = 0;
+        let mut totals = Totals::default();
+        let mut journaled = 0;
+        for (span, extent) in self.iter() {
+            if extent.len == 0 || span.start < end || u64::from(span.end) > WINDOW_BYTES {
+                return Err("extents are empty, overlap or leave their window");
+            }
+            end = span.end;
+            totals.count(extent.state.kind(), extent.len, 1);
+            journaled += u32::from(extent.state.written().is_some_and(|w| w.journal.is_some()));
+            let wants_bytes =
+                extent.state.written().is_some() || extent.state == ExtentState::Clean;
+            if wants_bytes != extent.slab.is_some() {
+                return Err("an extent has bytes that its state does not allow, or none");
+            }
+            if let Some(slab) = extent.slab
+                && self.slabs.slice(slab, extent.at, extent.len).is_none()
+            {
+                return Err("an extent points outside its memory");
+            }
+            if matches!(extent.state, ExtentState::Dirty(_)) && !self.listed {
+                return Err("a window with dirty bytes is not listed");
+            }
+        }
+        for (id, live, _) in self.slabs.usage() {
+            let pointed: u64 = self
+                .extents
+                .iter()
+                .filter(|extent| extent.slab == Some(id))
+                .map(|extent| u64::from(extent.len))
+                .sum();
+            if pointed != u64::from(live) {
+                return Err("a slab's live bytes differ from what points at it");
+            }
+        }
+        if totals != self.totals || journaled != self.journaled {
+            return Err("the window's counts differ from a recount");
+        }
+        Ok(())
+    }
+}
+
+/// How an access treats recency (rule R-16).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Access {
+    /// Used: keep it longer.
+    #[default]
+    Plain,
+    /// What lies wholly inside is the first to go.
+    DontNeed,
+    /// Not promoted.
+    NoCache,
+    /// Leaves no trace, as when a read returns what it has just brought in.
+    Quiet,
+}
+
+impl Access {
+    pub(crate) const fn of(hints: crate::types::Hints) -> Self {
+        if hints.dont_need {
+            Self::DontNeed
+        } else if hints.no_cache {
+            Self::NoCache
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn mark(self, extent: &Extent, wholly_inside: bool) {
+        match self {
+            Self::Plain => extent.mark.touch(),
+            Self::DontNeed if wholly_inside => extent.mark.set_dont_need(),
+            Self::DontNeed => extent.mark.touch(),
+            // A buffer brought in by `NoCache` is not promoted by another such access; others are.
+            Self::NoCache if extent.mark.is_first_to_go() => {}
+            Self::Quiet => {}
+            Self::NoCache => extent.mark.touch(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Putting written bytes into a window (rules W-02, W-03, B-04, B-06).
+
+use std::sync::Arc;
+
+use super::{Access, Span, Window};
+use crate::engine::extent::{Extent, ExtentState, Mark, Written};
+use crate::engine::window::Dropped;
+
+/// Touching small writes are joined into one buffer up to this size.
+const JOIN_BYTES_MAX: usize = 4 << 10;
+
+/// One write of one run of bytes inside a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Put<'a> {
+    pub(crate) span: Span,
+    /// As many as `span` is long.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) written: Written,
+    pub(crate) access: Access,
+}
+
+/// Why a write can't be put yet; nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PutError {
+    /// Bytes beneath belong to an older snapshot context and must reach the store first (rule W-09).
+    OlderContext,
+}
+
+/// What a write displaced.
+#[derive(Debug, Default)]
+pub(crate) struct PutOutcome {
+    /// Bytes that were in flight to the store.
+    pub(crate) overwritten_tx_bytes: u64,
+    /// Bytes of journal entries that will not be written back.
+    pub(crate) displaced: Dropped,
+}
+
+impl Window {
+    /// Whether a write may enter: no dirty byte beneath it belongs to an older context.
+    pub(crate) fn may_put(&self, span: Span, context: u64) -> bool {
+        let first = self.find(span.start);
+        (first..self.extents.len())
+            .take_while(|index| self.start_at(*index) < span.end)
+            .filter_map(|index| self.extents.get(index)?.state.written())
+            .all(|beneath| beneath.context >= context)
+    }
+
+    /// Makes exactly `put.span` dirty with `put.bytes`.
+    ///
+    /// # Errors
+    /// [`PutError::OlderContext`] when older bytes must be written back first; then nothing changed.
+    pub(crate) fn put(&mut self, put: Put<'_>) -> Result<PutOutcome, PutError> {
+        if !self.may_put(put.span, put.written.context) {
+            return Err(PutError::OlderContext);
+        }
+        if self.put_in_place(&put) || self.append(&put) {
+            return Ok(PutOutcome::default());
+        }
+        Ok(self.replace(&put))
+    }
+
+    /// Overwrites bytes inside one dirty extent whose memory nobody else holds: no allocation, no new extent.
+    fn put_in_place(&mut self, put: &Put<'_>) -> bool {
+        let index = self.find(put.span.start);
+        let span = self.span_at(index);
+        if !span.contains(put.span) {
+            return false;
+        }
+        let Some(extent) = self.extents.get_mut(index) else {
+            return false;
+        };
+        let whole_clean = extent.state == ExtentState::Clean && span == put.span;
+        let written = match &extent.state {
+            ExtentState::Dirty(old) if old.may_join(&put.written) => old.joined(&put.written),
+            ExtentState::Clean if whole_clean => put.written,
+            ExtentState::Dirty(_)
+            | ExtentState::Clean
+            | ExtentState::Zero
+            | ExtentState::Rx { .. }
+            | ExtentState::Tx { .. }
+            | ExtentState::Error(_) => return false,
+        };
+        let at = (extent.at + (put.span.start - span.start)) as usize;
+        let Some(buffer) = extent
+            .slab
+            .and_then(|slab| self.slabs.unique(slab))
+            .and_then(|buffer| buffer.get_mut(at..at + put.bytes.len()))
+        else {
+            return false;
+        };
+        buffer.copy_from_slice(put.bytes);
+        put.access.mark(extent, true);
+        if whole_clean {
+            extent.stamp = 0;
+            self.set_state(index, ExtentState::Dirty(written));
+        } else {
+            extent.state = ExtentState::Dirty(written);
+        }
+        true
+    }
+
+    /// Extends the dirty extent that ends where the write starts, where its buffer has room behind it.
+    fn append(&mut self, put: &Put<'_>) -> bool {
+        let next = self.find(put.span.start);
+        let Some(index) = next.checked_sub(1) else {
+            return false;
+        };
+        let touches = self.span_at(index).end == put.span.start;
+        if !touches || self.start_at(next) < put.span.end {
+            return false;
+        }
+        let Some(extent) = self.extents.get_mut(index) else {
+            return false;
+        };
+        let ExtentState::Dirty(old) = &extent.state else {
+            return false;
+        };
+        if !old.may_join(&put.written) {
+            return false;
+        }
+        let written = old.joined(&put.written);
+        let Some(slab) = extent.slab else {
+            return false;
+        };
+        let from = (extent.at + extent.len) as usize;
+        let Some(buffer) = self
+            .slabs
+            .unique(slab)
+            .and_then(|buffer| buffer.get_mut(from..from + put.bytes.len()))
+        else {
+            return false;
+        };
+        buffer.copy_from_slice(put.bytes);
+        self.slabs.retain(slab, put.span.len());
+        extent.state = ExtentState::Dirty(written);
+        extent.len += put.span.len();
+        put.access.mark(extent, true);
+        let kind = extent.state.kind();
+        self.totals.count(kind, put.span.len(), 1);
+        self.totals.count(kind, 0, -1);
+        self.changed = true;
+        true
+    }
+
+    /// The general case: whatever lies in the span goes, a new extent takes its place.
+    fn replace(&mut self, put: &Put<'_>) -> PutOutcome {
+        let covered = self.cut_out(put.span);
+        let missing = covered.is_empty();
+        let mut written = put.written;
+        let mut dropped = Dropped::default();
+        let mut tx_bytes = 0;
+        for index in covered.clone() {
+            let Some(extent) = self.extents.get(index) else {
+                break;
+            };
+            if let ExtentState::Dirty(old) = &extent.state {
+                written.since = written.since.min(old.since);
+                written.epoch = written.epoch.min(old.epoch);
+            }
+            if let Some(beneath) = extent.state.written() {
+                // Dirty bytes are never put back under an older context than they lie on.
+                written.context = written.context.max(beneath.context);
+            }
+            if matches!(extent.state, ExtentState::Tx { .. }) {
+                tx_bytes += u64::from(extent.len);
+            }
+        }
+        self.remove_indexes(covered.clone(), &mut dropped);
+        dropped
+            .journal
+            .retain(|(_, tid)| Some(*tid) != put.written.journal);
+        let (first, start, slab, at, len) = self.lay_down(covered.start, put, &mut written);
+        let mark = Mark::default();
+        let extent = Extent {
+            state: ExtentState::Dirty(written),
+            len,
+            slab: Some(slab),
+            at,
+            stamp: 0,
+            mark,
+        };
+        match put.access {
+            Access::DontNeed => extent.mark.set_dont_need(),
+            Access::NoCache if missing => extent.mark.set_no_cache(),
+            // What is new has yet to show that it is used again.
+            Access::Plain | Access::NoCache | Access::Quiet if missing => {}
+            Access::Plain | Access::NoCache | Access::Quiet => extent.mark.touch(),
+        }
+        self.insert(first, start, extent);
+        PutOutcome {
+            overwritten_tx_bytes: tx_bytes,
+            displaced: dropped,
+        }
+    }
+
+    /// Copies the bytes in, joined with small dirty neighbours that they touch, so that many tiny writes don't
+    /// cost an extent each (rule B-06). The joined buffer has room to grow.
+    fn lay_down(
+        &mut self,
+        index: usize,
+        put: &Put<'_>,
+        written: &mut Written,
+    ) -> (usize, u32, crate::engine::slab::SlabId, u32, u32) {
+        let mut span = put.span;
+        let left = index
+            .checked_sub(1)
+            .filter(|left| self.span_at(*left).end == span.start)
+            .filter(|left| self.may_join_small(*left, put.bytes.len(), written));
+        let left_len = left.map_or(0, |left| self.len_at(left));
+        let right = Some(index)
+            .filter(|right| self.start_at(*right) == span.end)
+            .filter(|right| {
+                self.may_join_small(*right, put.bytes.len() + left_len as usize, written)
+            });
+        if left.is_none() && right.is_none() {
+            return (
+                index,
+                span.start,
+                self.slabs.copy_in(put.bytes),
+                0,
+                span.len(),
+            );
+        }
+        let right_len = right.map_or(0, |right| self.len_at(right));
+        let total = left_len as usize + put.bytes.len() + right_len as usize;
+        let mut buffer = [0u8; JOIN_BYTES_MAX];
+        let parts = [self.bytes_at(left), Some(put.bytes), self.bytes_at(right)];
+        let mut filled = 0;
+        for part in parts.into_iter().flatten() {
+            if let Some(room) = buffer.get_mut(filled..filled + part.len()) {
+                room.copy_from_slice(part);
+            }
+            filled += part.len();
+        }
+        for joined in [left, right].into_iter().flatten() {
+            if let Some(old) = self
+                .extents
+                .get(joined)
+                .and_then(|extent| extent.state.written())
+            {
+                *written = old.joined(written);
+            }
+        }
+        let mut ignored = Dropped::default();
+        if let Some(right) = right {
+            span.end += right_len;
+            self.remove_indexes(right..right + 1, &mut ignored);
+        }
+        let mut first = index;
+        if let Some(left) = left {
+            span.start -= left_len;
+            self.remove_indexes(left..left + 1, &mut ignored);
+            first = left;
+        }
+        let capacity = total.next_power_of_two().min(JOIN_BYTES_MAX);
+        let buffer = Arc::from(buffer.get(..capacity).unwrap_or(&buffer));
+        let slab = self.slabs.take(buffer, span.len());
+        (first, span.start, slab, 0, span.len())
+    }
+
+    fn bytes_at(&self, index: Option<usize>) -> Option<&[u8]> {
+        let extent = self.extents.get(index?)?;
+        self.slabs.slice(extent.slab?, extent.at, extent.len)
+    }
+
+    fn may_join_small(&self, index: usize, len: usize, written: &Written) -> bool {
+        self.extents.get(index).is_some_and(|extent| {
+            matches!(&extent.state, ExtentState::Dirty(old) if old.may_join(written))
+                && extent.len as usize + len <= JOIN_BYTES_MAX
+        })
+    }
+}
+
+impl Written {
+    /// Whether bytes written so may become one extent (rule B-04).
+    fn may_join(&self, other: &Self) -> bool {
+        self.context == other.context && self.journal == other.journal
+    }
+
+    fn joined(&self, other: &Self) -> Self {
+        Self {
+            since: self.since.min(other.since),
+            modified: self.modified.max(other.modified),
+            epoch: self.epoch.min(other.epoch),
+            context: self.context.max(other.context),
+            journal: self.journal,
+        }
+    }
+}
