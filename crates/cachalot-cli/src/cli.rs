@@ -223,8 +223,8 @@ pub(crate) struct ImportArgs {
     /// Remove a volume of this name first.
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// How many blocks of 256 KiB are being written at once.
-    #[arg(long, default_value_t = 16, value_parser = parse_count)]
+    /// How many blocks of 256 KiB wait for the cache to take them; it writes back more at once.
+    #[arg(long, default_value_t = 4, value_parser = parse_count)]
     pub(crate) in_flight: usize,
     /// Print nothing but errors.
     #[arg(long, short)]
@@ -250,7 +250,7 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     pub(crate) incomplete: bool,
     /// How many blocks of 256 KiB are being read at once.
-    #[arg(long, default_value_t = 16, value_parser = parse_count)]
+    #[arg(long, default_value_t = 8, value_parser = parse_count)]
     pub(crate) in_flight: usize,
     /// Print nothing but errors.
     #[arg(long, short)]

@@ -19,10 +19,6 @@ use clap::error::ErrorKind;
 use crate::cli::{Cli, Command};
 use crate::error::{CliError, exit_code};
 
-/// Keeps the memory of freed blocks for the next ones, whichever thread frees them.
-#[global_allocator]
-static ALLOCATOR: std::alloc::System = std::alloc::System;
-
 /// The threads that drive commands; benchmarks and stores have their own.
 const WORKER_THREADS: usize = 2;
 

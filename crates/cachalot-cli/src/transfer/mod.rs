@@ -16,7 +16,7 @@ use crate::output::human_bytes;
 /// The bytes of a block: what is read at once, and what one read or write of the cache asks for.
 const BLOCK_BYTES: usize = 256 << 10;
 /// How many blocks wait between the reading and the writing side.
-const BLOCKS_QUEUED: usize = 8;
+const BLOCKS_QUEUED: usize = 4;
 
 /// A progress bar on the standard error; nothing where that is no terminal or `quiet` is asked.
 fn progress(total_bytes: Option<u64>, quiet: bool) -> ProgressBar {

@@ -308,3 +308,34 @@ fn a_full_store_ends_the_import_and_can_be_cleared() {
     ok(&["volume", "remove", &store, "v"]);
     assert_eq!(ok(&["ls", &store]), "");
 }
+
+/// What a transfer holds in memory follows the cache's limit, not the size of the file.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_import_stays_within_its_memory() {
+    const CACHE_MIB: u64 = 8;
+    let place = Place::new();
+    let store = place.store();
+    let cache = format!("{CACHE_MIB}MiB");
+    let mut child = command(&["import", "-", &store, "v", "-q", "--cache", &cache])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("its standard input");
+    let part = noise(8 << 20, 13);
+    for _ in 0..8 {
+        stdin.write_all(&part).expect("it reads");
+    }
+    // It waits for more, so its figures can be looked at.
+    let path = format!("/proc/{}/status", child.id());
+    let status = std::fs::read_to_string(path).expect("its status");
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse::<u64>().ok())
+        .expect("its peak memory");
+    drop(stdin);
+    assert!(child.wait().expect("its end").success());
+    assert!(peak < (CACHE_MIB + 32) << 10, "{peak} KiB");
+}
