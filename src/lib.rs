@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+mod io;
 mod object_set;
 mod options;
 mod request;

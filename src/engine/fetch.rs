@@ -10,8 +10,8 @@ use super::extent::OpId;
 use super::set::{Op, OpWaiters, SetEngine};
 use super::shelf::{Counter, Shelf};
 use super::window::{Access, Fill, Span, What};
-use crate::backend::BackendRead;
 use crate::error::{BackendError, CacheError};
+use crate::io::BackendRead;
 use crate::types::{ByteRange, Hints, Moment};
 
 /// A fetch under way. Its window stays open until it ends.

@@ -17,9 +17,9 @@ use super::shelf::Shelf;
 use super::window::{Charge, Settlement, Span, WINDOW_BYTES, Window};
 use super::write::WriteWait;
 use super::write_back::WriteBack;
-use crate::backend::{Capabilities, JournalNotice};
 use crate::config::Limits;
 use crate::error::BackendError;
+use crate::io::{Capabilities, JournalNotice};
 use crate::request::Shape;
 use crate::types::{ByteRange, JournalTid, Moment, ObjectKey, SnapContext, SnapId, Truncation};
 

@@ -9,8 +9,8 @@ use super::object::{InFlight, Retry, range_of, spans};
 use super::set::{Op, OpWaiters, SetEngine};
 use super::shelf::{Counter, Shelf};
 use super::window::{Cutoff, Offer, Sink, Span, WriteEnd};
-use crate::backend::{BackendWrite, Capabilities, JournalNotice, WriteRun};
 use crate::error::{BackendError, CacheError};
+use crate::io::{BackendWrite, Capabilities, JournalNotice, WriteRun};
 use crate::types::{ByteRange, Moment, SnapContext, Timestamp};
 
 /// The age of an object of which nothing may go before a pause or a writeback under way ends.
