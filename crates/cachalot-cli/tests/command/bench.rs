@@ -144,3 +144,30 @@ fn an_interrupted_benchmark_clears_away_its_store() {
         .count();
     assert_eq!(left, 0, "nothing is left in the temporary directory");
 }
+
+#[test]
+fn live_figures_and_the_listing_go_beside_the_report() {
+    let live = [
+        "--stats",
+        "--store",
+        "memory:",
+        "--mode",
+        "cache",
+        "--duration",
+        "1200ms",
+    ];
+    let arguments: Vec<&str> = SMALL
+        .into_iter()
+        .filter(|word| !matches!(*word, "--duration" | "300ms"))
+        .collect();
+    let output = command(&[&arguments[..], &live].concat())
+        .output()
+        .expect("the command runs");
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+    is_sane(&report["cache"]);
+    let said = String::from_utf8(output.stderr).expect("text");
+    for word in ["% hits", "set bench-cache-", "Clean "] {
+        assert!(said.contains(word), "{said}");
+    }
+}
