@@ -21,7 +21,9 @@ pub(crate) struct Books {
 
 impl Default for Books {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Padded(std::array::from_fn(|_| AtomicI64::new(0)))) }
+        Self {
+            shards: std::array::from_fn(|_| Padded(std::array::from_fn(|_| AtomicI64::new(0)))),
+        }
     }
 }
 
@@ -43,7 +45,10 @@ impl Books {
     }
 
     pub(crate) fn count(&self, counter: Counter, by: u64) {
-        self.add(GAUGES + counter as usize, i64::try_from(by).unwrap_or(i64::MAX));
+        self.add(
+            GAUGES + counter as usize,
+            i64::try_from(by).unwrap_or(i64::MAX),
+        );
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {
@@ -96,7 +101,10 @@ impl Books {
 
 /// What happened since the set or cache was opened (rule L-04). Each field is the [`Counter`] of its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each field is documented on the counter of its name")]
+#[expect(
+    missing_docs,
+    reason = "each field is documented on the counter of its name"
+)]
 pub struct Counters {
     pub read_ops_hit: u64,
     pub read_ops_missed: u64,
@@ -124,7 +132,11 @@ impl Counters {
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more")]
     pub fn hit_ratio(&self) -> f64 {
         let reads = self.read_ops_hit + self.read_ops_missed;
-        if reads == 0 { 0.0 } else { self.read_ops_hit as f64 / reads as f64 }
+        if reads == 0 {
+            0.0
+        } else {
+            self.read_ops_hit as f64 / reads as f64
+        }
     }
 }
 

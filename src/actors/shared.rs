@@ -1,7 +1,7 @@
 //! What the threads of callers and actors share: of the whole cache, and of one set.
 
 use std::fmt;
-use std::sync::atomic::{fence, AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use actix::Addr;
@@ -18,7 +18,9 @@ use super::trimmer::TrimActor;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::engine::{BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey};
+use crate::engine::{
+    BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey,
+};
 use crate::error::CacheError;
 use crate::request::Shape;
 use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId};
@@ -132,8 +134,12 @@ pub(crate) enum SetState {
     Failed,
 }
 
-const STATES: [SetState; 4] =
-    [SetState::Open, SetState::Closing, SetState::Closed, SetState::Failed];
+const STATES: [SetState; 4] = [
+    SetState::Open,
+    SetState::Closing,
+    SetState::Closed,
+    SetState::Failed,
+];
 
 /// What callers, the set's actor, the flusher and the trimmer share of one set.
 #[derive(Debug)]
@@ -222,8 +228,7 @@ impl SetShared {
 
     /// Notes that the set may hold dirty bytes, for the flusher's next look; wakes nobody.
     pub(crate) fn note_dirtied(self: &Arc<Self>) {
-        if !self.is_dirtied.load(Ordering::Acquire)
-            && !self.is_dirtied.swap(true, Ordering::AcqRel)
+        if !self.is_dirtied.load(Ordering::Acquire) && !self.is_dirtied.swap(true, Ordering::AcqRel)
         {
             self.common.dirtied.lock().push(self.clone());
         }
