@@ -14,12 +14,14 @@
 
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
 
+use super::message::Completed;
 use super::shared::{SetShared, SetState};
+use super::tell::tell;
 use crate::buf::ReadBuf;
 use crate::engine::{
     Access, Charge, Counter, ObjectRef, Put, Settlement, Totals, Window, WindowKey, Written,
@@ -29,6 +31,9 @@ use crate::types::{ByteRange, Hints, Moment, ObjectKey, Place, SnapId, Timestamp
 
 /// A thread looks whether too much is dirty each time that it has written about this much.
 const CHECK_BYTES: u64 = 64 << 10;
+
+/// The actor is woken each time that so many windows wait for it to be marked as not needed.
+const COOLED_BATCH: usize = 256;
 
 thread_local! {
     /// Bytes written by this thread since it last looked whether too much is dirty.
@@ -119,9 +124,9 @@ impl SetShared {
         let Some(cell) = windows.get(&key) else {
             return false;
         };
-        let is_hit = cell.read().collect(span, access, out);
+        let is_hit = cell.read().serve(span, access, out);
         if is_hit && access == Access::DontNeed {
-            self.cooled.lock().push(key);
+            self.note_cooled([key]);
         }
         is_hit
     }
@@ -154,7 +159,7 @@ impl SetShared {
         let pieces = out.piece_count();
         let is_hit = guards
             .iter()
-            .all(|(window, span)| window.collect(*span, access, out));
+            .all(|(window, span)| window.serve(*span, access, out));
         if !is_hit {
             out.truncate_pieces(pieces);
         } else if access == Access::DontNeed {
@@ -162,9 +167,26 @@ impl SetShared {
                 object: id.clone(),
                 index,
             });
-            self.cooled.lock().extend(keys);
+            self.note_cooled(keys);
         }
         is_hit
+    }
+
+    /// Notes windows in which something is no longer needed, and wakes the actor when there are many.
+    fn note_cooled(&self, keys: impl IntoIterator<Item = WindowKey>) {
+        let is_due = {
+            let mut cooled = self.cooled.lock();
+            let before = cooled.len();
+            for key in keys {
+                if cooled.last() != Some(&key) {
+                    cooled.push(key);
+                }
+            }
+            before / COOLED_BATCH < cooled.len() / COOLED_BATCH
+        };
+        if is_due && let Some(addr) = self.addr().get() {
+            tell(addr, Completed);
+        }
     }
 
     /// Counts a read that was served through the door.
@@ -213,8 +235,7 @@ impl SetShared {
         self.common.ledger.give(purse);
         if entered > 0 {
             if is_listed {
-                fence(Ordering::SeqCst);
-                self.note_dirtied();
+                self.note_still_dirty();
             }
             self.count(Counter::WriteBytes, bytes);
             self.check_dirty_now_and_then(bytes);

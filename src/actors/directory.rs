@@ -37,6 +37,10 @@ impl Directory {
             .remove_if(&set.id, |_, known| Arc::ptr_eq(known, set));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
     /// All sets.
     pub(crate) fn sets(&self) -> Vec<Arc<SetShared>> {
         self.sets.iter().map(|set| set.value().clone()).collect()

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::Poll;
 
 use actix::Addr;
 use futures::FutureExt;
-use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::future::LocalBoxFuture;
 use tracing::Instrument;
 
 use super::message::{Completed, Ended};
@@ -16,11 +18,22 @@ use super::tell::tell;
 use crate::engine::OpId;
 use crate::error::BackendError;
 
+/// An operation under way, until it ends or is given up.
+type UnderWay = Rc<RefCell<Option<LocalBoxFuture<'static, Ended>>>>;
+
 /// The backend operations of one set that are under way, and the ends that its actor has not yet seen.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Driver {
-    under_way: BTreeMap<OpId, AbortHandle>,
+    under_way: BTreeMap<OpId, UnderWay>,
     ended: Rc<RefCell<Vec<(OpId, Ended)>>>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("under_way", &self.under_way.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Driver {
@@ -28,24 +41,36 @@ impl Driver {
     pub(crate) fn start(
         &mut self,
         op: OpId,
-        future: BoxFuture<'static, Ended>,
+        operation: impl Future<Output = Ended> + 'static,
         (addr, span): (&Addr<ObjectSetActor>, tracing::Span),
     ) {
-        let mut future = AssertUnwindSafe(future).catch_unwind().instrument(span);
+        let mut future = AssertUnwindSafe(operation)
+            .catch_unwind()
+            .map(survived)
+            .instrument(span)
+            .boxed_local();
         if let Some(end) = (&mut future).now_or_never() {
-            self.ended.borrow_mut().push((op, survived(end)));
+            self.ended.borrow_mut().push((op, end));
             return;
         }
-        let (abort, registration) = AbortHandle::new_pair();
-        self.under_way.insert(op, abort);
+        let under_way: UnderWay = Rc::new(RefCell::new(Some(future)));
+        self.under_way.insert(op, under_way.clone());
         let (ended, addr) = (self.ended.clone(), addr.clone());
         actix::spawn(async move {
-            let Ok(end) = Abortable::new(future, registration).await else {
-                return;
-            };
+            let end = poll_fn(|context| {
+                // Without its future the operation has been given up.
+                let mut under_way = under_way.borrow_mut();
+                let Some(future) = under_way.as_mut() else {
+                    return Poll::Ready(None);
+                };
+                let end = std::task::ready!(future.poll_unpin(context));
+                *under_way = None;
+                Poll::Ready(Some(end))
+            });
+            let Some(end) = end.await else { return };
             let is_first = {
                 let mut ended = ended.borrow_mut();
-                ended.push((op, survived(end)));
+                ended.push((op, end));
                 ended.len() == 1
             };
             if is_first {
@@ -54,10 +79,18 @@ impl Driver {
         });
     }
 
-    /// Lets go of an operation: its future is dropped.
+    /// Lets go of an operation: when this returns, its future has been dropped.
     pub(crate) fn give_up(&mut self, op: OpId) {
-        if let Some(abort) = self.under_way.remove(&op) {
-            abort.abort();
+        if let Some(under_way) = self.under_way.remove(&op) {
+            let future = under_way.borrow_mut().take();
+            drop(future);
+        }
+    }
+
+    /// Lets go of all operations.
+    pub(crate) fn give_up_all(&mut self) {
+        while let Some((op, _)) = self.under_way.first_key_value() {
+            self.give_up(*op);
         }
     }
 
@@ -73,9 +106,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        for abort in self.under_way.values() {
-            abort.abort();
-        }
+        self.give_up_all();
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler,
+    WrapFuture,
 };
 
-use super::message::{Taken, Wake, WriteBack};
+use super::message::{End, Taken, Wake, WriteBack};
 use super::plan::{FlushPlan, Levels};
 use super::shared::{Common, SetShared};
 use crate::engine::{BufferState, Demand};
@@ -139,5 +140,13 @@ impl Handler<Wake> for FlusherActor {
 
     fn handle(&mut self, Wake: Wake, ctx: &mut Context<Self>) {
         self.look(ctx);
+    }
+}
+
+impl Handler<End> for FlusherActor {
+    type Result = ();
+
+    fn handle(&mut self, End: End, ctx: &mut Context<Self>) {
+        ctx.stop();
     }
 }

@@ -5,9 +5,9 @@ use futures::FutureExt;
 use tokio::sync::oneshot;
 
 use super::message::{
-    Audit, Call, ChangeLimits, ClearNonexistence, Completed, Discard, Flush, Freed, GetDump,
-    GetStatus, GiveBack, IsCached, Lost, Prefetch, Purge, Read, Release, SetDump, SetSnapContext,
-    SetStatus, Stop, Taken, Truncate, TruncateFile, Write, WriteBack,
+    Audit, Call, ChangeLimits, ClearNonexistence, Completed, Discard, Flush, Forsake, Freed,
+    GetDump, GetStatus, GiveBack, IsCached, Lost, Prefetch, Purge, Read, Release, Request, SetDump,
+    SetSnapContext, SetStatus, Stop, Taken, Traced, Truncate, TruncateFile, Write, WriteBack,
 };
 use super::object_set::{ObjectSetActor, Waiter, answer};
 use crate::buf::ReadBuf;
@@ -32,17 +32,30 @@ impl ObjectSetActor {
     ) -> Reply<ReadBuf> {
         let (reply, receiver) = oneshot::channel();
         match self.shared.shape.checked_read(request) {
-            Ok(request) => self.call(
-                Call::Read {
+            Ok(request) => {
+                let request = Request::Read {
                     request,
                     deliver,
                     reply,
-                },
-                ctx,
-            ),
+                };
+                self.call_here(request, ctx);
+            }
             Err(error) => answer(reply, Err(error.into())),
         }
         self.await_reply(receiver)
+    }
+
+    /// Takes a request that came as a message.
+    fn call_here(&mut self, request: Request, ctx: &mut Context<Self>) {
+        let (waiter, span) = (self.shared.enrol(), tracing::Span::current());
+        self.call(
+            Call {
+                waiter,
+                request,
+                span,
+            },
+            ctx,
+        );
     }
 
     fn checked_extents(
@@ -54,6 +67,23 @@ impl ObjectSetActor {
             extent.object = self.shared.shape.canonical(extent.object.clone());
         }
         Ok(extents)
+    }
+}
+
+impl Handler<Traced> for ObjectSetActor {
+    type Result = ();
+
+    fn handle(&mut self, Traced { span, handle }: Traced, ctx: &mut Context<Self>) {
+        // What the message starts at once is started within its caller's span, too.
+        span.in_scope(|| handle(self, ctx));
+    }
+}
+
+impl Handler<Forsake> for ObjectSetActor {
+    type Result = ();
+
+    fn handle(&mut self, Forsake(waiter): Forsake, ctx: &mut Context<Self>) {
+        self.forsake(waiter, ctx);
     }
 }
 
@@ -88,7 +118,7 @@ impl Handler<Write> for ObjectSetActor {
     fn handle(&mut self, Write(request): Write, ctx: &mut Context<Self>) -> Self::Result {
         let (reply, receiver) = oneshot::channel();
         match self.shared.shape.checked_write(request) {
-            Ok(request) => self.call(Call::Write { request, reply }, ctx),
+            Ok(request) => self.call_here(Request::Write { request, reply }, ctx),
             Err(error) => answer(reply, Err(error.into())),
         }
         self.await_reply(receiver)
@@ -286,8 +316,10 @@ impl Handler<Audit> for ObjectSetActor {
 impl Handler<ChangeLimits> for ObjectSetActor {
     type Result = ();
 
-    fn handle(&mut self, ChangeLimits(limits): ChangeLimits, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: ChangeLimits, ctx: &mut Context<Self>) {
         let now = self.now();
+        // The last change is what counts, in whatever order these messages come.
+        let limits = *self.shared.common.limits.read();
         self.engine.set_limits(now, (&limits).into());
         self.drive(ctx);
     }
@@ -297,6 +329,7 @@ impl Handler<Completed> for ObjectSetActor {
     type Result = ();
 
     fn handle(&mut self, Completed: Completed, ctx: &mut Context<Self>) {
+        self.engine.catch_up();
         self.drive(ctx);
     }
 }
@@ -309,8 +342,9 @@ impl Handler<WriteBack> for ObjectSetActor {
         let before = sent(self);
         let now = self.now();
         self.engine.write_back(now, demand);
-        let taken = sent(self).saturating_sub(before) + self.engine.demanded_bytes();
-        self.drive(ctx);
+        let sent = sent(self).saturating_sub(before);
+        let taken = sent.saturating_add(self.engine.demanded_bytes());
+        self.drive_on_demand(ctx);
         Taken {
             bytes: taken,
             oldest: self.engine.oldest_dirty(),
@@ -325,7 +359,7 @@ impl Handler<GiveBack> for ObjectSetActor {
         let now = self.now();
         let bytes = self.engine.trim(now, wanted.bytes);
         let objects = self.engine.close_idle(wanted.objects);
-        self.drive(ctx);
+        self.drive_on_demand(ctx);
         Freed { bytes, objects }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Waiting {
     pub(crate) dirty: u64,
     /// Room that all of them wait for.
     pub(crate) room: u64,
-    /// Whether one of them is larger than a whole limit, and so goes alone.
+    /// Whether the first in a queue is larger than a whole limit, and so goes alone.
     pub(crate) is_oversized: bool,
 }
 
@@ -60,6 +60,37 @@ pub(crate) struct Waiting {
 struct Queues {
     writes: VecDeque<Claim>,
     fetches: VecDeque<Claim>,
+    /// What all of them claim.
+    claimed: Charge,
+}
+
+impl Queues {
+    fn push(&mut self, claim: Claim) {
+        self.claimed += claim.charge;
+        if claim.is_write() {
+            self.writes.push_back(claim);
+        } else {
+            self.fetches.push_back(claim);
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Claim) -> bool) {
+        let mut gone = Charge::default();
+        for queue in [&mut self.writes, &mut self.fetches] {
+            queue.retain(|claim| {
+                let stays = stays(claim);
+                if !stays {
+                    gone += claim.charge;
+                }
+                stays
+            });
+        }
+        self.claimed -= gone;
+    }
+
+    fn len(&self) -> usize {
+        self.writes.len() + self.fetches.len()
+    }
 }
 
 /// See the [module](self).
@@ -194,11 +225,7 @@ impl Ledger {
     pub(crate) fn claim(&self, claim: Claim) {
         {
             let mut queues = self.queues.lock();
-            if claim.is_write() {
-                queues.writes.push_back(claim);
-            } else {
-                queues.fetches.push_back(claim);
-            }
+            queues.push(claim);
             self.note_waiting(&queues);
         }
         self.serve();
@@ -237,6 +264,9 @@ impl Ledger {
                 }
                 met.extend(queues.fetches.pop_front());
             }
+            for claim in &met {
+                queues.claimed -= claim.charge;
+            }
             self.note_waiting(&queues);
         }
         for claim in met {
@@ -273,14 +303,30 @@ impl Ledger {
 
     /// Forgets the claims of a claimant that is gone.
     pub(crate) fn forget(&self, claimant: &Arc<dyn Claimant>) {
-        {
-            let mut queues = self.queues.lock();
-            let stays = |claim: &Claim| !Arc::ptr_eq(&claim.claimant, claimant);
-            queues.writes.retain(stays);
-            queues.fetches.retain(stays);
-            self.note_waiting(&queues);
+        self.forget_where(|claim| Arc::ptr_eq(&claim.claimant, claimant));
+    }
+
+    /// Forgets one claim. Returns whether it still waited; if not, its room was or will be granted.
+    pub(crate) fn cancel(&self, claimant: &Arc<dyn Claimant>, waiter: WaiterId) -> bool {
+        self.forget_where(|claim| claim.waiter == waiter && Arc::ptr_eq(&claim.claimant, claimant))
+    }
+
+    /// Forgets claims, and meets those that waited behind them. Returns whether there were any.
+    fn forget_where(&self, goes: impl Fn(&Claim) -> bool) -> bool {
+        if !self.has_waiting() {
+            return false;
         }
-        self.serve();
+        let found = {
+            let mut queues = self.queues.lock();
+            let before = queues.len();
+            queues.retain(|claim| !goes(claim));
+            self.note_waiting(&queues);
+            queues.len() < before
+        };
+        if found {
+            self.serve();
+        }
+        found
     }
 
     /// Whether any claim waits.
@@ -292,27 +338,16 @@ impl Ledger {
     /// What waits now.
     pub(crate) fn waiting(&self) -> Waiting {
         let queues = self.queues.lock();
-        let all = queues.writes.iter().chain(&queues.fetches);
-        let room_max = all
-            .clone()
-            .map(|claim| amount(claim.charge.room))
-            .max()
-            .unwrap_or(0);
-        let dirty_max = queues
-            .writes
-            .iter()
-            .map(|claim| amount(claim.charge.dirty))
-            .max();
+        let is_oversized = |claim: &Claim| {
+            amount(claim.charge.room) > self.room.limit()
+                || amount(claim.charge.dirty) > self.dirty.limit()
+        };
         Waiting {
-            is_oversized: room_max > self.room.limit()
-                || dirty_max.is_some_and(|dirty| dirty > self.dirty.limit()),
-            claims: queues.writes.len() + queues.fetches.len(),
-            dirty: queues
-                .writes
-                .iter()
-                .map(|claim| amount(claim.charge.dirty))
-                .sum(),
-            room: all.map(|claim| amount(claim.charge.room)).sum(),
+            is_oversized: queues.writes.front().is_some_and(is_oversized)
+                || queues.fetches.front().is_some_and(is_oversized),
+            claims: queues.len(),
+            dirty: amount(queues.claimed.dirty),
+            room: amount(queues.claimed.room),
         }
     }
 

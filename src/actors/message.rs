@@ -4,15 +4,17 @@
 //! write costs a round trip to the set's thread instead of none. Requests to a set that stops are answered by a
 //! `MailboxError`, or by [`CacheError::Closed`].
 
-use actix::{Message, MessageResponse};
+use actix::dev::MessageResponse as _;
+use actix::{Context, Handler, Message, MessageResponse};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::books::{Counters, Gauges};
+use super::object_set::ObjectSetActor;
 use crate::buf::ReadBuf;
-use crate::config::Limits;
-use crate::engine::{AuditFailure, Demand, Flushed, ObjectListing, Recount};
+use crate::engine::{AuditFailure, Demand, Flushed, ObjectListing, Recount, WaiterId};
 use crate::error::{BackendError, CacheError};
 use crate::request::{ObjectExtent, ReadRequest, WriteRequest};
 use crate::types::{Moment, ObjectKey, SetId, SnapContext, SnapId, Truncation};
@@ -136,15 +138,53 @@ pub struct SetDump {
     pub objects: Vec<ObjectListing>,
 }
 
-/// Changes the limits that a set keeps itself.
+/// The limits that a set keeps itself have changed; the cache knows what they are now.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct ChangeLimits(pub(crate) Limits);
+pub(crate) struct ChangeLimits;
 
 /// Something waits on the set's shared lists: completions, or room that was granted.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Completed;
+
+/// The caller of a read or write no longer waits for its answer.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Forsake(pub(crate) WaiterId);
+
+/// The cache is closed or gone: the flusher and the trimmer end.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct End;
+
+/// Another message with where its answer goes, within the span of its caller (rule L-05).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Traced {
+    pub(crate) span: Span,
+    pub(crate) handle: Handling,
+}
+
+type Handling = Box<dyn FnOnce(&mut ObjectSetActor, &mut Context<ObjectSetActor>) + Send>;
+
+impl Traced {
+    /// Wraps a message, whose answer goes to `reply`.
+    pub(crate) fn new<M>(message: M, reply: oneshot::Sender<M::Result>) -> Self
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        ObjectSetActor: Handler<M>,
+    {
+        let handle = |actor: &mut ObjectSetActor, ctx: &mut Context<ObjectSetActor>| {
+            actor.handle(message, ctx).handle(ctx, Some(reply));
+        };
+        Self {
+            span: Span::current(),
+            handle: Box::new(handle),
+        }
+    }
+}
 
 /// There may be something to do.
 #[derive(Clone, Copy, Debug, Message)]
@@ -204,9 +244,8 @@ impl std::ops::AddAssign for Lost {
 }
 
 /// A request of a handle, with where its answer goes.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) enum Call {
+#[derive(Debug)]
+pub(crate) enum Request {
     Read {
         request: ReadRequest,
         deliver: bool,
@@ -216,6 +255,15 @@ pub(crate) enum Call {
         request: WriteRequest,
         reply: oneshot::Sender<Result<(), CacheError>>,
     },
+}
+
+/// A request of a handle, by the number and within the span of its caller.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Call {
+    pub(crate) waiter: WaiterId,
+    pub(crate) request: Request,
+    pub(crate) span: Span,
 }
 
 /// The end of a fetch or writeback.

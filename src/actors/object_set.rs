@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, SpawnHandle};
-use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 
 use super::driver::Driver;
 use super::ledger::{Claim, Claimant};
-use super::message::{Call, Ended, Lost};
+use super::message::{Call, Ended, Lost, Request};
 use super::shared::{SetShared, SetShelf, SetState};
 use crate::buf::ReadBuf;
 use crate::engine::{
@@ -20,6 +19,15 @@ use crate::types::Moment;
 
 /// How often operations that end at once are followed up before others get their turn.
 const ROUNDS_MAX: usize = 64;
+
+/// Whom a turn of the actor wakes.
+#[derive(Clone, Copy, Debug)]
+struct Wakes {
+    /// The flusher and the trimmer, if much is dirty or little room left.
+    levels: bool,
+    /// Both, if anybody waits for room.
+    waiting: bool,
+}
 
 /// Where an answer goes.
 #[derive(Debug)]
@@ -38,7 +46,6 @@ pub struct ObjectSetActor {
     pub(super) engine: SetEngine<SetShelf>,
     driver: Driver,
     waiters: BTreeMap<WaiterId, Waiter>,
-    last_waiter: u64,
     timer: Option<(Moment, SpawnHandle)>,
     clean: watch::Sender<u64>,
     /// Who waits for the set to stop.
@@ -61,7 +68,6 @@ impl ObjectSetActor {
             engine,
             driver: Driver::default(),
             waiters: BTreeMap::new(),
-            last_waiter: 0,
             timer: None,
             clean,
             stoppers: Vec::new(),
@@ -72,8 +78,7 @@ impl ObjectSetActor {
 
     /// A number for a caller that waits.
     pub(super) fn enrol(&mut self, waiter: Waiter) -> WaiterId {
-        self.last_waiter += 1;
-        let id = WaiterId(self.last_waiter);
+        let id = self.shared.enrol();
         self.waiters.insert(id, waiter);
         id
     }
@@ -95,47 +100,100 @@ impl ObjectSetActor {
         }
     }
 
+    /// Takes a request. What it starts at once is started within its caller's span.
     pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
+        let Call {
+            waiter,
+            request,
+            span,
+        } = call;
+        span.in_scope(|| {
+            self.accept(waiter, request);
+            self.act_on_all(ctx);
+        });
+        self.drive(ctx);
+    }
+
+    fn accept(&mut self, waiter: WaiterId, request: Request) {
         let now = self.now();
-        match call {
-            Call::Read {
-                request,
-                deliver,
-                reply,
-            } => {
-                let waiter = self.enrol(Waiter::Read(reply));
+        // A set that closes waits for the reads that it has, and so takes no more of them.
+        let refusal = self.check_open().err();
+        match (request, refusal) {
+            (
+                Request::Read {
+                    request,
+                    deliver,
+                    reply,
+                },
+                None,
+            ) => {
+                self.waiters.insert(waiter, Waiter::Read(reply));
                 self.engine.read(now, waiter, request, deliver);
             }
-            Call::Write { request, reply } => match self.check_open() {
-                Ok(()) => {
-                    let modified = request
-                        .modified
-                        .unwrap_or_else(|| self.shared.common.clock.timestamp());
-                    let waiter = self.enrol(Waiter::Done(reply));
-                    self.shared.note_dirtied();
-                    self.engine.write(now, waiter, request, modified);
-                }
-                Err(error) => answer(reply, Err(error)),
-            },
+            (Request::Write { request, reply }, None) => {
+                let modified = request
+                    .modified
+                    .unwrap_or_else(|| self.shared.common.clock.timestamp());
+                self.waiters.insert(waiter, Waiter::Done(reply));
+                self.engine.write(now, waiter, request, modified);
+            }
+            (Request::Read { reply, .. }, Some(refusal)) => answer(reply, Err(refusal)),
+            (Request::Write { reply, .. }, Some(refusal)) => answer(reply, Err(refusal)),
+        }
+    }
+
+    /// The caller is gone. Where it waited for room, it holds up nobody any more.
+    pub(super) fn forsake(&mut self, waiter: WaiterId, ctx: &mut Context<Self>) {
+        let claimant: Arc<dyn Claimant> = self.shared.clone();
+        if self.is_given_up(waiter) && self.shared.common.ledger.cancel(&claimant, waiter) {
+            self.waiters.remove(&waiter);
+            self.engine.cancel_waiter(waiter);
         }
         self.drive(ctx);
     }
 
-    /// Does what the engine wants until it wants nothing more, then arms the timer and looks at the levels.
+    /// Does what the engine wants until it wants nothing more, then ends the turn.
     pub(super) fn drive(&mut self, ctx: &mut Context<Self>) {
+        let has_ended = self.run(ctx);
+        self.settle(
+            ctx,
+            Wakes {
+                levels: true,
+                waiting: has_ended,
+            },
+        );
+    }
+
+    /// As [`drive`](Self::drive), on behalf of the flusher or the trimmer. They are woken only if something has come to
+    /// its end, since otherwise they would keep each other awake where nothing can be done.
+    pub(super) fn drive_on_demand(&mut self, ctx: &mut Context<Self>) {
+        let has_ended = self.run(ctx);
+        self.settle(
+            ctx,
+            Wakes {
+                levels: has_ended,
+                waiting: has_ended,
+            },
+        );
+    }
+
+    /// Returns whether any operation has ended.
+    fn run(&mut self, ctx: &mut Context<Self>) -> bool {
+        let mut has_ended = false;
         for _ in 0..ROUNDS_MAX {
-            while let Some(action) = self.engine.poll_action() {
-                self.act(action, ctx);
-            }
+            self.act_on_all(ctx);
             let granted = self.shared.take_granted();
             let ended = self.driver.take_ended();
             if granted.is_empty() && ended.is_empty() {
-                self.settle(ctx);
-                return;
+                return has_ended;
             }
+            has_ended |= !ended.is_empty();
             let now = self.now();
             for (waiter, charge) in granted {
-                self.forget_if_gone(waiter);
+                if self.is_given_up(waiter) {
+                    self.waiters.remove(&waiter);
+                    self.engine.cancel_waiter(waiter);
+                }
                 self.engine.handle_room(now, waiter, charge);
             }
             for (op, end) in ended {
@@ -144,7 +202,14 @@ impl ObjectSetActor {
         }
         // Others' turn; this goes on right after.
         super::tell::tell(&ctx.address(), super::message::Completed);
-        self.settle(ctx);
+        has_ended
+    }
+
+    fn act_on_all(&mut self, ctx: &mut Context<Self>) {
+        while let Some(action) = self.engine.poll_action() {
+            self.act(action, ctx);
+        }
+        self.engine.answered();
     }
 
     fn end(&mut self, now: Moment, op: OpId, end: Ended) {
@@ -164,18 +229,16 @@ impl ObjectSetActor {
         }
     }
 
-    /// A write that waits for room is not made when its caller has gone (unless it was accepted at once).
-    fn forget_if_gone(&mut self, waiter: WaiterId) {
-        let blocks_upfront = self.shared.common.limits.read().block_writes_upfront;
-        let is_gone = match self.waiters.get(&waiter) {
-            Some(Waiter::Done(reply)) => reply.is_closed() && blocks_upfront,
+    /// Whether the caller of a request that waits for room has gone, and with it the request. A write that was accepted
+    /// at once is made in any case.
+    fn is_given_up(&self, waiter: WaiterId) -> bool {
+        match self.waiters.get(&waiter) {
+            Some(Waiter::Done(reply)) => {
+                reply.is_closed() && self.shared.common.limits.read().block_writes_upfront
+            }
             Some(Waiter::Read(reply)) => reply.is_closed(),
             Some(Waiter::Flushed(_) | Waiter::Stopping) => false,
             None => true,
-        };
-        if is_gone {
-            self.waiters.remove(&waiter);
-            self.engine.cancel_waiter(waiter);
         }
     }
 
@@ -188,22 +251,18 @@ impl ObjectSetActor {
                     "fetch", set, object = %read.object, op = op.0,
                     offset_bytes = read.range.start(), len_bytes = read.range.len()
                 );
-                let future = span
-                    .in_scope(|| backend.read(read))
-                    .map(Ended::Fetch)
-                    .boxed();
-                self.driver.start(op, future, (&ctx.address(), span));
+                let backend = backend.clone();
+                let operation = async move { Ended::Fetch(backend.read(read).await) };
+                self.driver.start(op, operation, (&ctx.address(), span));
             }
             Action::WriteBack { op, write } => {
                 let span = tracing::debug_span!(
                     "write_back", set, object = %write.object, op = op.0,
                     runs = write.runs.len(), len_bytes = write.len_bytes()
                 );
-                let future = span
-                    .in_scope(|| backend.write(write))
-                    .map(Ended::WriteBack)
-                    .boxed();
-                self.driver.start(op, future, (&ctx.address(), span));
+                let backend = backend.clone();
+                let operation = async move { Ended::WriteBack(backend.write(write).await) };
+                self.driver.start(op, operation, (&ctx.address(), span));
             }
             Action::GiveUp { op } => {
                 tracing::warn!(set, op = op.0, "the store did not answer in time");
@@ -241,33 +300,56 @@ impl ObjectSetActor {
     }
 
     /// Ends a turn: arms the timer, publishes levels, and stops the set if that was asked for and nothing is left.
-    fn settle(&mut self, ctx: &mut Context<Self>) {
-        let deadline = self.engine.poll_deadline();
-        if self.timer.map(|(at, _)| at) != deadline {
-            if let Some((_, timer)) = self.timer.take() {
-                ctx.cancel_future(timer);
-            }
-            if let Some(at) = deadline {
-                let timer = ctx.run_later(at.since(self.now()), |actor, ctx| {
-                    actor.timer = None;
-                    let now = actor.now();
-                    actor.engine.handle_deadline(now);
-                    actor.drive(ctx);
-                });
-                self.timer = Some((at, timer));
-            }
-        }
+    fn settle(&mut self, ctx: &mut Context<Self>, wakes: Wakes) {
+        self.arm_timer(ctx);
         self.shared.set_coldest(self.engine.coldest());
+        self.shared.set_idle(self.engine.idle_objects());
+        if self.engine.is_aging() {
+            self.shared.note_still_dirty();
+        }
         let common = &self.shared.common;
-        common.check_room();
-        common.check_dirty();
-        if common.ledger.has_waiting() {
+        if wakes.waiting {
+            common.note_progress();
+        }
+        if wakes.levels {
+            common.check_room();
+            common.check_dirty();
+        }
+        if wakes.waiting && common.ledger.has_waiting() {
             common.wake_flusher();
             common.wake_trimmer();
         }
         if !self.stoppers.is_empty() {
             self.try_stop(ctx);
         }
+    }
+
+    /// Sees to it that a timer ends no later than the engine's deadline. One that ends earlier does no harm.
+    fn arm_timer(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.engine.poll_deadline() else {
+            return;
+        };
+        if self.timer.is_some_and(|(at, _)| at <= deadline) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let timer = ctx.run_later(deadline.since(self.now()), |actor, ctx| {
+            actor.timer = None;
+            let now = actor.now();
+            actor.engine.handle_deadline(now);
+            actor.run(ctx);
+            // What was given up may be what others wait for.
+            actor.settle(
+                ctx,
+                Wakes {
+                    levels: true,
+                    waiting: true,
+                },
+            );
+        });
+        self.timer = Some((deadline, timer));
     }
 
     /// Begins to stop: no new writes; with `must_store` everything dirty is flushed first.
@@ -290,7 +372,9 @@ impl ObjectSetActor {
     }
 
     fn try_stop(&mut self, ctx: &mut Context<Self>) {
-        if let Some(error) = self.stop_error.take() {
+        if self.must_store
+            && let Some(error) = self.stop_error.take()
+        {
             // What could not be stored stays dirty and readable: the set goes on.
             self.shared.set_state(SetState::Open);
             for stopper in self.stoppers.drain(..) {
@@ -300,9 +384,10 @@ impl ObjectSetActor {
         }
         let mut lost = Lost::default();
         if !self.must_store {
-            let totals = self.shared.books.totals();
-            let bytes = |state| u64::try_from(totals.bytes_in(state)).unwrap_or_default();
-            lost.in_flight_bytes = bytes(BufferState::Tx);
+            // Nothing of this set reaches the store after those who stop it have their answer.
+            self.driver.give_up_all();
+            let in_flight = self.shared.books.totals().bytes_in(BufferState::Tx);
+            lost.in_flight_bytes = u64::try_from(in_flight).unwrap_or_default();
             let now = self.now();
             lost.dirty_bytes = self.engine.purge(now);
         } else if !self.engine.is_quiet() {
@@ -342,6 +427,7 @@ impl Drop for ObjectSetActor {
     /// Whatever ends the actor otherwise than by `try_stop`, a panic or the end of its thread, has failed the set: its
     /// callers are told, and what it held is given back to the others (rule L-07).
     fn drop(&mut self) {
+        self.driver.give_up_all();
         let shared = &self.shared;
         if shared.state() != SetState::Closed {
             shared.set_state(SetState::Failed);

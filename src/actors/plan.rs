@@ -1,6 +1,7 @@
 //! What the flusher and the trimmer decide, as plain code: levels in, demands out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::engine::Demand;
@@ -9,9 +10,6 @@ use crate::types::Moment;
 /// Sets of which the one is this little older than the other count as equally old, so that a set is asked for more
 /// than one buffer at a time.
 const AGE_SLACK: Duration = Duration::from_millis(50);
-/// No set is asked for more than this at a time, so that nobody else starves (rule F-01).
-const BATCH_BYTES: u64 = 16 << 20;
-
 /// What the flusher sees when it looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Levels {
@@ -32,6 +30,8 @@ pub(crate) struct FlushPlan {
     /// Bytes that this pass has still to ask for.
     wanted: u64,
     asked: BTreeSet<u64>,
+    /// Where the set asked last stood: all that stand before it have been asked.
+    cursor: Option<(Moment, u64)>,
 }
 
 impl FlushPlan {
@@ -53,14 +53,16 @@ impl FlushPlan {
             .saturating_sub(levels.target)
             .max(levels.room_short);
         self.asked.clear();
+        self.cursor = None;
     }
 
     /// The next set to ask, and for what: above the target the oldest bytes of all sets, below it those that are too
     /// old. Each set is asked once in a pass; it goes on by itself while it has bytes to send.
     pub(crate) fn next(&mut self, levels: &Levels) -> Option<(u64, Demand)> {
+        let start = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut oldest_first = self
             .by_age
-            .iter()
+            .range((start, Bound::Unbounded))
             .filter(|(_, set)| !self.asked.contains(set))
             .copied();
         let (oldest, set) = oldest_first.next()?;
@@ -75,14 +77,16 @@ impl FlushPlan {
                 since,
             }
         } else if oldest <= too_old {
+            // A set has only so many writebacks in flight at a time: nobody else starves.
             Demand {
-                bytes: BATCH_BYTES,
+                bytes: u64::MAX,
                 since: too_old,
             }
         } else {
             return None;
         };
         self.asked.insert(set);
+        self.cursor = Some((oldest, set));
         Some((set, demand))
     }
 

@@ -1,7 +1,7 @@
 //! What the threads of callers and actors share: of the whole cache, and of one set.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use actix::Addr;
@@ -11,7 +11,7 @@ use super::books::Books;
 use super::cell::Cell;
 use super::flusher::FlusherActor;
 use super::ledger::{Claimant, Ledger};
-use super::message::{Completed, Wake};
+use super::message::{Completed, End, Wake};
 use super::object_set::ObjectSetActor;
 use super::tell::tell;
 use super::trimmer::TrimActor;
@@ -42,6 +42,8 @@ pub(crate) struct Common {
     trimmer: OnceLock<Addr<TrimActor>>,
     flusher_is_woken: AtomicBool,
     trimmer_is_woken: AtomicBool,
+    /// The trimmer has taken all that there was, and nothing has come to its end since.
+    nothing_to_trim: AtomicBool,
     /// Room that the trimmer could not free, which must come from dirty bytes being stored.
     pub(crate) room_short: AtomicU64,
 }
@@ -61,6 +63,7 @@ impl Common {
             trimmer: OnceLock::new(),
             flusher_is_woken: AtomicBool::new(false),
             trimmer_is_woken: AtomicBool::new(false),
+            nothing_to_trim: AtomicBool::new(false),
             room_short: AtomicU64::new(0),
         }
     }
@@ -71,12 +74,14 @@ impl Common {
         self.trimmer.get_or_init(|| trimmer);
     }
 
-    pub(crate) const fn flusher(&self) -> &OnceLock<Addr<FlusherActor>> {
-        &self.flusher
-    }
-
-    pub(crate) const fn trimmer(&self) -> &OnceLock<Addr<TrimActor>> {
-        &self.trimmer
+    /// Ends the flusher and the trimmer.
+    pub(crate) fn end_actors(&self) {
+        if let Some(flusher) = self.flusher.get() {
+            tell(flusher, End);
+        }
+        if let Some(trimmer) = self.trimmer.get() {
+            tell(trimmer, End);
+        }
     }
 
     /// Wakes the flusher, unless it is about to look anyway.
@@ -107,8 +112,23 @@ impl Common {
         self.trimmer_is_woken.store(false, Ordering::Release);
     }
 
+    /// Notes whether the trimmer had to leave more than it should.
+    pub(crate) fn note_trimmed(&self, nothing_left: bool) {
+        self.nothing_to_trim.store(nothing_left, Ordering::Release);
+    }
+
+    /// An operation has ended: there may be something to trim again.
+    pub(crate) fn note_progress(&self) {
+        if self.nothing_to_trim.load(Ordering::Acquire) {
+            self.nothing_to_trim.store(false, Ordering::Release);
+        }
+    }
+
     /// Wakes the trimmer if little room is left, so that room is there before somebody has to wait for it.
     pub(crate) fn check_room(&self) {
+        if self.nothing_to_trim.load(Ordering::Acquire) {
+            return;
+        }
         let (used, limit) = self.ledger.room();
         let (objects, objects_max) = self.ledger.objects();
         if used > limit - limit / 16 || objects > objects_max {
@@ -162,7 +182,10 @@ pub(crate) struct SetShared {
     addr: OnceLock<Addr<ObjectSetActor>>,
     granted: Mutex<Vec<(WaiterId, Charge)>>,
     coldest: AtomicU64,
+    /// Objects that hold nothing and may be closed.
+    idle: AtomicUsize,
     objects: AtomicI64,
+    last_waiter: AtomicU64,
 }
 
 impl SetShared {
@@ -189,7 +212,9 @@ impl SetShared {
             addr: OnceLock::new(),
             granted: Mutex::default(),
             coldest: AtomicU64::new(u64::MAX),
+            idle: AtomicUsize::new(0),
             objects: AtomicI64::new(0),
+            last_waiter: AtomicU64::new(0),
         }
     }
 
@@ -234,10 +259,23 @@ impl SetShared {
         }
     }
 
+    /// As [`note_dirtied`](Self::note_dirtied), after a change of the books.
+    pub(crate) fn note_still_dirty(self: &Arc<Self>) {
+        // SeqCst: see `forget_dirtied`.
+        fence(Ordering::SeqCst);
+        self.note_dirtied();
+    }
+
+    /// A number for a caller that waits. Callers number their requests themselves, so that they can take them back.
+    pub(crate) fn enrol(&self) -> WaiterId {
+        // Relaxed: the numbers have to differ, and to grow for each caller.
+        WaiterId(self.last_waiter.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     /// The flusher no longer watches the set, unless it has become dirty again meanwhile.
     pub(crate) fn forget_dirtied(self: &Arc<Self>) {
         self.is_dirtied.store(false, Ordering::SeqCst);
-        // SeqCst, here and where a window is newly listed: either the books show its bytes here, or its writer sees
+        // SeqCst, here and in `note_still_dirty`: either the books show its bytes here, or its writer sees
         // that the set is no longer watched.
         fence(Ordering::SeqCst);
         if self.may_be_dirty() {
@@ -265,6 +303,15 @@ impl SetShared {
         self.coldest.store(nanos, Ordering::Relaxed);
     }
 
+    /// Whether the set may have something to give to the trimmer: bytes, or objects if those are wanted.
+    pub(crate) fn may_give(&self, objects: bool) -> bool {
+        self.coldest().is_some() || (objects && self.idle.load(Ordering::Relaxed) > 0)
+    }
+
+    pub(crate) fn set_idle(&self, objects: usize) {
+        self.idle.store(objects, Ordering::Relaxed);
+    }
+
     /// Gives back all that the set holds, with `more` that its engine held, after its actor has gone. What a caller
     /// puts in later is given back when this is called again.
     pub(crate) fn give_up_everything(&self, more: Charge) {
@@ -278,7 +325,10 @@ impl SetShared {
                 totals -= window.settled().totals;
                 window.close();
             }
-            windows.remove(key);
+            // Another cell may have taken its place, if somebody else was here before.
+            windows
+                .remove_if(key, |_, known| Arc::ptr_eq(known, cell))
+                .ok();
         }
         self.add_totals(&totals);
         self.common.ledger.give(charge);
@@ -307,7 +357,10 @@ impl Claimant for SetShared {
             granted.push((waiter, charge));
             granted.len() == 1
         };
-        let reached = self.addr.get().filter(|_| self.state() != SetState::Failed);
+        let reached = self
+            .addr
+            .get()
+            .filter(|_| matches!(self.state(), SetState::Open | SetState::Closing));
         match reached {
             Some(addr) => {
                 if is_first {

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler,
+    WrapFuture,
 };
 
 use super::directory::Directory;
-use super::message::{Freed, GiveBack, Wake};
+use super::message::{End, Freed, GiveBack, Wake};
 use super::plan::RoomLevels;
 use super::shared::{Common, SetShared};
 use crate::types::{Moment, SetId};
@@ -61,7 +62,9 @@ impl TrimActor {
             return;
         }
         self.common.trimmer_looks();
-        if self.levels().surplus() == 0 && self.surplus_objects() == 0 {
+        self.common.note_trimmed(false);
+        let wants_objects = self.surplus_objects() > 0;
+        if self.levels().surplus() == 0 && !wants_objects {
             self.common.room_short.store(0, Ordering::Relaxed);
             return;
         }
@@ -69,6 +72,7 @@ impl TrimActor {
             .directory
             .sets()
             .into_iter()
+            .filter(|set| set.may_give(wants_objects))
             .map(|set| (set.coldest(), set))
             .collect();
         // Those that give nothing, but may have idle objects, come last.
@@ -117,6 +121,8 @@ impl TrimActor {
     /// What clean bytes could not give must come from dirty ones, once they are stored.
     fn end_look(&mut self, short: u64, ctx: &mut Context<Self>) {
         self.is_looking = false;
+        self.common
+            .note_trimmed(short > 0 || self.surplus_objects() > 0);
         let short = if self.common.ledger.has_waiting() {
             short
         } else {
@@ -158,5 +164,13 @@ impl Handler<Wake> for TrimActor {
 
     fn handle(&mut self, Wake: Wake, ctx: &mut Context<Self>) {
         self.look(ctx);
+    }
+}
+
+impl Handler<End> for TrimActor {
+    type Result = ();
+
+    fn handle(&mut self, End: End, ctx: &mut Context<Self>) {
+        ctx.stop();
     }
 }

@@ -114,8 +114,10 @@ impl<S: Shelf> SetEngine<S> {
         let brought = self.edit(fetch.window, |window| {
             let brought = window.fill(fetch.span, op, bytes, fill);
             window.join_clean(fetch.span);
+            window.unanswered |= !fetch.waiters.reads.is_empty();
             brought
         });
+        self.unanswered.push(fetch.window);
         let queue = if access == Access::NoCache {
             Queue::Cold
         } else {

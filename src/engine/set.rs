@@ -136,6 +136,8 @@ pub(crate) struct SetEngine<S: Shelf> {
     /// Reserved and not yet used, less used and not reserved; squared with the ledger after each call.
     pub(super) purse: Charge,
     pub(super) last_error: Option<BackendError>,
+    /// Windows that the door keeps from serving until the answers that are among the actions have been given.
+    pub(super) unanswered: Vec<usize>,
 }
 
 impl<S: Shelf> SetEngine<S> {
@@ -167,12 +169,38 @@ impl<S: Shelf> SetEngine<S> {
             contexts,
             purse: Charge::default(),
             last_error: None,
+            unanswered: Vec::new(),
         }
     }
 
     /// The next thing to do.
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// All answers among the actions have been given: the door may serve what they were about (rule R-04).
+    pub(crate) fn answered(&mut self) {
+        for window in std::mem::take(&mut self.unanswered) {
+            if let Some(entry) = self.windows.get(window) {
+                S::lock(&entry.slot).unanswered = false;
+            }
+        }
+    }
+
+    /// Takes note of what happened at the door.
+    pub(crate) fn catch_up(&mut self) {
+        self.adopt();
+        self.finish();
+    }
+
+    /// Whether anything is dirty, so that it has to be written back when it is old enough.
+    pub(crate) fn is_aging(&self) -> bool {
+        !self.aging.is_empty()
+    }
+
+    /// How many objects hold nothing and could be forgotten.
+    pub(crate) fn idle_objects(&self) -> usize {
+        self.idle.len()
     }
 
     /// When `handle_deadline` wants to be called.

@@ -158,14 +158,17 @@ impl<S: Shelf> SetEngine<S> {
 
     /// Room that a read or write waited for will not come: the caller is told.
     pub(crate) fn cancel_waiter(&mut self, waiter: WaiterId) {
-        self.writes.remove(&waiter);
+        if let Some(wait) = self.writes.remove(&waiter) {
+            self.purse += wait.held;
+        }
         self.drop_read(waiter);
         self.finish();
     }
 
-    /// Room that is reserved for writes which wait for an older context to be stored.
+    /// Room that is reserved and not used: for writes which wait for an older context to be stored, and, amid a call,
+    /// for what it is about to do.
     pub(crate) fn held_charge(&self) -> Charge {
-        let mut held = Charge::default();
+        let mut held = self.purse;
         for wait in self.writes.values() {
             held += wait.held;
         }

@@ -180,7 +180,7 @@ impl<S: Shelf> SetEngine<S> {
             };
             if !self.send_some(now, object, Cutoff::Since(demand.since)) {
                 self.aging.remove(&(since, object));
-                self.reorder(object, since);
+                self.reorder(object, Some(since));
             }
         }
     }
@@ -202,7 +202,7 @@ impl<S: Shelf> SetEngine<S> {
 
     /// Files the object under the age of what it still has to send; if none of that may go now, behind the
     /// others.
-    fn reorder(&mut self, object: usize, blocked_at: Moment) {
+    fn reorder(&mut self, object: usize, blocked_at: Option<Moment>) {
         let oldest = self.objects.get(object).and_then(|known| {
             let windows = known
                 .listed
@@ -224,7 +224,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         let due = oldest.map(|oldest| {
             // Blocked by a writeback of its own: its end files the object anew.
-            if oldest <= blocked_at && blocked_at > Moment::default() {
+            if blocked_at.is_some_and(|blocked_at| oldest <= blocked_at) {
                 PARKED
             } else {
                 oldest
@@ -490,7 +490,7 @@ impl<S: Shelf> SetEngine<S> {
             .is_some_and(|object| object.due == Some(PARKED))
         {
             self.aging.remove(&(PARKED, number));
-            self.reorder(number, Moment::default());
+            self.reorder(number, None);
         }
         if self
             .objects

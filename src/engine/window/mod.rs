@@ -178,6 +178,8 @@ pub(crate) struct Window {
     pub(crate) listed: bool,
     /// Whether the window has left its set: whoever finds it looks it up again.
     pub(crate) closed: bool,
+    /// Whether reads wait for their answer from what has just come in: no later read is served before them.
+    pub(crate) unanswered: bool,
 }
 
 impl Window {
@@ -335,6 +337,12 @@ impl Window {
         }
         out.truncate_pieces(pieces);
         false
+    }
+
+    /// As [`collect`](Self::collect), for callers at the door: not while earlier reads wait for their answer (rule
+    ///
+    pub(crate) fn serve(&self, span: Span, how: Access, out: &mut ReadBuf) -> bool {
+        !self.unanswered && self.collect(span, how, out)
     }
 
     /// Whether nothing is here and nothing is on its way: the window may be closed.

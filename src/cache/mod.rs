@@ -1,133 +1,33 @@
-//! `Cache`: starts the actors, opens sets, and stops them again.
+//! `Cache`: opens sets, looks over all of them, and changes their limits.
+
+mod builder;
+mod closing;
+
+pub use builder::CacheBuilder;
+pub use closing::CloseProgress;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
-use actix::{Actor, Arbiter, ArbiterHandle, System};
+use actix::{Actor, ArbiterHandle, System};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::actors::message::{Audit, ChangeLimits, Flush, GetDump, Lost, Release, SetDump, Stop};
+use crate::actors::message::{Audit, ChangeLimits, Flush, GetDump, Release, SetDump, Stop};
 use crate::actors::{
-    Common, Counters, Directory, FlusherActor, Gauges, ObjectSetActor, SetShared, SetState,
-    TrimActor,
+    Common, Counters, Directory, Gauges, ObjectSetActor, SetShared, SetState, tell,
 };
 use crate::backend::Backend;
-use crate::clock::{Clock, SystemClock};
 use crate::config::{CacheConfig, Limits};
 use crate::engine::{AuditFailure, Charge, EngineOptions, Flushed};
 use crate::error::{CacheError, ConfigError};
 use crate::object_set::ObjectSet;
 use crate::options::SetOptions;
 use crate::types::SetId;
-
-/// What a cache is started with. Made by [`Cache::builder`].
-#[derive(Debug)]
-pub struct CacheBuilder {
-    backend: Arc<dyn Backend>,
-    config: CacheConfig,
-    clock: Arc<dyn Clock>,
-    arbiters: Vec<ArbiterHandle>,
-}
-
-impl CacheBuilder {
-    /// The limits; [`CacheConfig::default`] unless set.
-    #[must_use]
-    pub fn config(mut self, config: CacheConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// The clock; the system's unless set.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Runs the actors on these threads, which the application owns, instead of on threads of the cache's own. They
-    /// must live until the cache is closed.
-    #[must_use]
-    pub fn arbiters(mut self, arbiters: Vec<ArbiterHandle>) -> Self {
-        self.arbiters = arbiters;
-        self
-    }
-
-    /// Starts the cache. Works in a tokio program, in an actix program, and without a runtime; blocks for as long as
-    /// it takes to start a thread.
-    ///
-    /// # Errors
-    /// [`CacheError::InvalidConfig`] for limits that make no sense, [`CacheError::Start`] when no thread can be
-    /// started.
-    pub fn start(self) -> Result<Cache, CacheError> {
-        let limits = Limits::try_from(&self.config)?;
-        let common = Arc::new(Common::new(self.backend, self.clock, limits));
-        let directory = Arc::new(Directory::default());
-        let (system, arbiters) = if self.arbiters.is_empty() {
-            let (system, arbiters) = start_threads(limits.arbiters)?;
-            (Some(system), arbiters)
-        } else {
-            (None, self.arbiters)
-        };
-        let Some(first) = arbiters.first() else {
-            return Err(CacheError::Start);
-        };
-        let flusher = FlusherActor::start_in_arbiter(first, {
-            let common = common.clone();
-            move |_| FlusherActor::new(common)
-        });
-        let trimmer = TrimActor::start_in_arbiter(first, {
-            let (common, directory) = (common.clone(), directory.clone());
-            move |_| TrimActor::new(common, directory)
-        });
-        common.set_actors(flusher, trimmer);
-        let next_arbiter = AtomicUsize::new(0);
-        let is_closed = AtomicBool::new(false);
-        let opening = Mutex::default();
-        let inner = CacheInner {
-            common,
-            directory,
-            system,
-            arbiters,
-            next_arbiter,
-            opening,
-            is_closed,
-        };
-        Ok(Cache {
-            inner: Arc::new(inner),
-        })
-    }
-}
-
-/// Starts a system and its arbiters on threads of their own.
-fn start_threads(count: usize) -> Result<(System, Vec<ArbiterHandle>), CacheError> {
-    let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let spawned = thread::Builder::new()
-        .name("cachalot".to_owned())
-        .spawn(move || {
-            let runner = System::new();
-            let handles = runner.block_on(async {
-                (0..count)
-                    .map(|_| Arbiter::new().handle())
-                    .collect::<Vec<ArbiterHandle>>()
-            });
-            let system = System::current();
-            if ready.send((system, handles)).is_ok()
-                && let Err(error) = runner.run()
-            {
-                tracing::error!(%error, "the cache's system ended badly");
-            }
-        });
-    let (Ok(_), Ok(started)) = (spawned, started.recv()) else {
-        return Err(CacheError::Start);
-    };
-    Ok(started)
-}
 
 struct CacheInner {
     common: Arc<Common>,
@@ -155,6 +55,25 @@ impl Drop for CacheInner {
                 "the cache was dropped with unsaved data: close it first"
             );
         }
+        if self.system.is_none() {
+            // The threads live on, and the actors with them unless they are told.
+            for addr in self
+                .directory
+                .sets()
+                .iter()
+                .filter_map(|set| set.addr().get())
+            {
+                tell(addr, Stop { flush: false });
+            }
+        }
+        self.end_actors();
+    }
+}
+
+impl CacheInner {
+    /// Ends the flusher, the trimmer and the cache's own threads.
+    fn end_actors(&self) {
+        self.common.end_actors();
         if let Some(system) = &self.system {
             system.stop();
         }
@@ -196,15 +115,6 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// How far closing has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct CloseProgress {
-    /// Bytes dirty or in flight to the store.
-    pub unstored_bytes: u64,
-    /// Sets that are not yet closed.
-    pub open_sets: usize,
-}
-
 /// How a cache is (rule L-04).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CacheStats {
@@ -234,12 +144,7 @@ pub struct CacheDump {
 impl Cache {
     /// Begins to build a cache over a store.
     pub fn builder(backend: Arc<dyn Backend>) -> CacheBuilder {
-        CacheBuilder {
-            backend,
-            config: CacheConfig::default(),
-            clock: Arc::new(SystemClock::new()),
-            arbiters: Vec::new(),
-        }
+        CacheBuilder::new(backend)
     }
 
     /// Opens a set, or gives another handle of it where it is open with the same options.
@@ -253,10 +158,10 @@ impl Cache {
     pub async fn open(&self, options: SetOptions) -> Result<ObjectSet, CacheError> {
         options.check()?;
         let inner = &self.inner;
+        let mut opening = inner.opening.lock();
         if inner.is_closed.load(Ordering::Acquire) {
             return Err(CacheError::Closed { set: options.id });
         }
-        let mut opening = inner.opening.lock();
         if let Some(shared) = inner.directory.find(&options.id) {
             let is_live = matches!(shared.state(), SetState::Open | SetState::Closing);
             match opening.get(&options.id).filter(|_| is_live) {
@@ -309,23 +214,6 @@ impl Cache {
         inner.directory.enter(&shared);
         tracing::info!(set = shared.id.as_str(), "object set opened");
         Ok(shared)
-    }
-
-    pub(crate) fn common(&self) -> &Arc<Common> {
-        &self.inner.common
-    }
-
-    pub(crate) fn forget_set(&self, shared: &Arc<SetShared>) {
-        let mut opening = self.inner.opening.lock();
-        if self
-            .inner
-            .directory
-            .find(&shared.id)
-            .is_some_and(|known| Arc::ptr_eq(&known, shared))
-        {
-            opening.remove(&shared.id);
-            self.inner.directory.remove(shared);
-        }
     }
 
     /// Flushes every set, all at once.
@@ -397,31 +285,30 @@ impl Cache {
     pub async fn set_limits(&self, config: &CacheConfig) -> Result<(), CacheError> {
         let common = &self.inner.common;
         let limits = Limits::try_from(config)?;
-        {
+        let sets = {
+            // Whoever opens a set does so either before this, and it is told, or after it, and starts with these.
+            let _opening = self.inner.opening.lock();
             let mut current = common.limits.write();
             if limits.arbiters != current.arbiters {
                 return Err(ConfigError::Fixed { field: "arbiters" }.into());
             }
             *current = limits;
-        }
-        common
-            .target_dirty_bytes
-            .store(limits.target_dirty_bytes, Ordering::Relaxed);
-        common
-            .is_write_through
-            .store(limits.is_write_through(), Ordering::Relaxed);
-        common.ledger.set_limits(&limits);
-        let changes = self
-            .inner
-            .directory
-            .sets()
-            .into_iter()
-            .map(|set| async move {
-                match set.addr().get() {
-                    Some(addr) => addr.send(ChangeLimits(limits)).await.is_ok(),
-                    None => false,
-                }
-            });
+            common
+                .target_dirty_bytes
+                .store(limits.target_dirty_bytes, Ordering::Relaxed);
+            common
+                .is_write_through
+                .store(limits.is_write_through(), Ordering::Relaxed);
+            common.ledger.set_limits(&limits);
+            self.inner.directory.sets()
+        };
+        let changes = sets.into_iter().map(|set| async move {
+            match set.addr().get() {
+                Some(addr) => addr.send(ChangeLimits).await.is_ok(),
+                None => false,
+            }
+        });
+        common.note_progress();
         join_all(changes).await;
         common.wake_flusher();
         common.wake_trimmer();
@@ -471,132 +358,4 @@ impl Cache {
         }
         Ok(())
     }
-
-    /// Stores everything, waits for all that is under way, and ends the actors.
-    ///
-    /// # Errors
-    /// The first writeback that failed. Then the sets that could not be stored stay open, with their data: close
-    /// again once the store is well, or [`abandon`](Self::abandon).
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves the closing of sets under way.
-    pub async fn close(&self) -> Result<(), CacheError> {
-        self.stop_sets(true).await?;
-        self.end();
-        Ok(())
-    }
-
-    /// As [`close`](Self::close); reports what is left whenever a set has closed, and first at the start.
-    ///
-    /// # Errors
-    /// As [`close`](Self::close).
-    pub async fn close_with_progress(
-        &self,
-        mut report: impl FnMut(CloseProgress),
-    ) -> Result<(), CacheError> {
-        use futures::stream::{FuturesUnordered, StreamExt};
-        let sets = self.inner.directory.sets();
-        let mut open_sets = sets.len();
-        let mut report_now = |open_sets| {
-            let gauges = Gauges::from(self.inner.common.books.totals());
-            let unstored_bytes = gauges.dirty_bytes + gauges.tx_bytes;
-            report(CloseProgress {
-                unstored_bytes,
-                open_sets,
-            });
-        };
-        report_now(open_sets);
-        let mut stops: FuturesUnordered<_> = sets
-            .into_iter()
-            .map(|set| self.stop_set(set, true))
-            .collect();
-        let mut first_error = None;
-        while let Some(stopped) = stops.next().await {
-            match stopped {
-                Ok(_) => open_sets -= 1,
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-            report_now(open_sets);
-        }
-        if let Some(error) = first_error {
-            return Err(error);
-        }
-        self.end();
-        Ok(())
-    }
-
-    /// Ends the actors at once. Dirty data is lost; the return value says how much.
-    pub async fn abandon(&self) -> Lost {
-        let lost = self.stop_sets(false).await.unwrap_or_default();
-        self.end();
-        if lost != Lost::default() {
-            tracing::error!(
-                lost.dirty_bytes,
-                lost.in_flight_bytes,
-                "the cache was abandoned"
-            );
-        }
-        lost
-    }
-
-    async fn stop_sets(&self, flush: bool) -> Result<Lost, CacheError> {
-        let stops = self
-            .inner
-            .directory
-            .sets()
-            .into_iter()
-            .map(|set| self.stop_set(set, flush));
-        let mut lost = Lost::default();
-        let mut first_error = None;
-        for stopped in join_all(stops).await {
-            match stopped {
-                Ok(part) => lost += part,
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        match first_error {
-            Some(error) if flush => Err(error),
-            Some(_) | None => Ok(lost),
-        }
-    }
-
-    pub(crate) async fn stop_set(
-        &self,
-        set: Arc<SetShared>,
-        flush: bool,
-    ) -> Result<Lost, CacheError> {
-        let Some(addr) = set.addr().get() else {
-            return Err(set.refusal());
-        };
-        let stopped = match addr.send(Stop { flush }).await {
-            Ok(stopped) => stopped?,
-            Err(_) if set.state() == SetState::Closed => Lost::default(),
-            Err(_) => {
-                let error = set.refusal();
-                self.forget_set(&set);
-                return Err(error);
-            }
-        };
-        self.forget_set(&set);
-        Ok(stopped)
-    }
-
-    fn end(&self) {
-        self.inner.is_closed.store(true, Ordering::Release);
-        if let Some(system) = &self.inner.system {
-            system.stop();
-        }
-    }
-}
-
-/// Sends what needs an answer over a channel and awaits it.
-pub(crate) async fn answered<T>(
-    set: &SetShared,
-    reply: oneshot::Receiver<Result<T, CacheError>>,
-) -> Result<T, CacheError> {
-    reply.await.unwrap_or_else(|_| Err(set.refusal()))
 }
