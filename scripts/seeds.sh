@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CACHALOT_SEEDS="${CACHALOT_SEEDS:-25}" CACHALOT_SECONDS="${CACHALOT_SECONDS:-5}"
 echo "CACHALOT_SEEDS=$CACHALOT_SEEDS CACHALOT_SECONDS=$CACHALOT_SECONDS"
-cargo test --package cachalot --all-features random
+cargo test --all-features random

@@ -2,4 +2,4 @@
 # The examples in the documentation, those behind features too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --package cachalot --doc --all-features
+cargo test --doc --all-features
