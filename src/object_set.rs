@@ -20,9 +20,7 @@ use crate::cache::{Cache, answered};
 use crate::engine::{Flushed, Layout, join_places, split_by_place};
 use crate::error::{CacheError, RequestError};
 use crate::request::{ObjectExtent, ReadRequest, WriteRequest};
-use crate::types::{
-    ByteRange, Hints, ObjectKey, Place, SetId, SnapContext, SnapId, Truncation,
-};
+use crate::types::{ByteRange, Hints, ObjectKey, Place, SetId, SnapContext, SnapId, Truncation};
 
 /// A handle of an open set. Clones are handles of the same set; all may be used from several threads and from any
 /// async runtime.
@@ -58,7 +56,11 @@ impl ObjectSet {
         shared: Arc<SetShared>,
         clean: watch::Receiver<u64>,
     ) -> Self {
-        Self { cache, shared, clean }
+        Self {
+            cache,
+            shared,
+            clean,
+        }
     }
 
     /// The set's name.
@@ -84,7 +86,10 @@ impl ObjectSet {
     /// # Errors
     /// [`CacheError::SetFailed`] when the set was never started.
     pub fn addr(&self) -> Result<&Addr<ObjectSetActor>, CacheError> {
-        self.shared.addr().get().ok_or_else(|| self.shared.refusal())
+        self.shared
+            .addr()
+            .get()
+            .ok_or_else(|| self.shared.refusal())
     }
 
     async fn ask<M, T>(&self, message: M) -> Result<T, CacheError>
@@ -95,7 +100,9 @@ impl ObjectSet {
         actix::Context<ObjectSetActor>: ToEnvelope<ObjectSetActor, M>,
     {
         let addr = self.addr()?;
-        addr.send(message).await.unwrap_or_else(|_| Err(self.shared.refusal()))
+        addr.send(message)
+            .await
+            .unwrap_or_else(|_| Err(self.shared.refusal()))
     }
 
     // Reads.
@@ -122,7 +129,10 @@ impl ObjectSet {
         for extent in &request.extents {
             let mut out = ReadBuf::default();
             let object = (&extent.object, request.snap);
-            if !self.shared.read_hit(object, extent.range, request.hints, &mut out) {
+            if !self
+                .shared
+                .read_hit(object, extent.range, request.hints, &mut out)
+            {
                 return None;
             }
             bytes += extent.range.len();
@@ -134,7 +144,14 @@ impl ObjectSet {
 
     async fn read_slow(&self, request: ReadRequest, deliver: bool) -> Result<ReadBuf, CacheError> {
         let (reply, receiver) = oneshot::channel();
-        tell(self.addr()?, Call::Read { request, deliver, reply });
+        tell(
+            self.addr()?,
+            Call::Read {
+                request,
+                deliver,
+                reply,
+            },
+        );
         answered(&self.shared, receiver).await
     }
 
@@ -152,13 +169,27 @@ impl ObjectSet {
         let object = self.shared.shape.canonical(object.into());
         self.shared.shape.check_range(&object, range)?;
         let mut out = ReadBuf::default();
-        if self.shared.read_hit((&object, SnapId::HEAD), range, Hints::default(), &mut out) {
+        if self
+            .shared
+            .read_hit((&object, SnapId::HEAD), range, Hints::default(), &mut out)
+        {
             self.shared.count_hit(len);
             return Ok(out);
         }
         let places = vec![Place { offset: 0, len }];
-        let extents = vec![ObjectExtent { object, range, places }];
-        self.read_slow(ReadRequest { extents, ..ReadRequest::default() }, true).await
+        let extents = vec![ObjectExtent {
+            object,
+            range,
+            places,
+        }];
+        self.read_slow(
+            ReadRequest {
+                extents,
+                ..ReadRequest::default()
+            },
+            true,
+        )
+        .await
     }
 
     /// Reads `len` bytes at `offset` of the set's file.
@@ -200,7 +231,11 @@ impl ObjectSet {
         if let Some(bytes) = self.read_runs_hit(layout, range, (snap, hints)) {
             return Ok(bytes);
         }
-        let request = ReadRequest { extents: extents_of(layout, range), snap, hints };
+        let request = ReadRequest {
+            extents: extents_of(layout, range),
+            snap,
+            hints,
+        };
         self.read(request).await
     }
 
@@ -212,14 +247,19 @@ impl ObjectSet {
         (snap, hints): (SnapId, Hints),
     ) -> Option<ReadBuf> {
         // A longer range may have several runs of one object, which must be read together.
-        let row_bytes = layout.stripe_unit().saturating_mul(u64::from(layout.stripe_count()));
+        let row_bytes = layout
+            .stripe_unit()
+            .saturating_mul(u64::from(layout.stripe_count()));
         if layout.stripe_count() > 1 && range.len() > row_bytes - layout.stripe_unit() {
             return None;
         }
         let mut out = ReadBuf::default();
         for run in layout.runs(range) {
             let object = ObjectKey::Number(run.object);
-            if !self.shared.read_hit((&object, snap), run.range, hints, &mut out) {
+            if !self
+                .shared
+                .read_hit((&object, snap), run.range, hints, &mut out)
+            {
                 return None;
             }
         }
@@ -237,7 +277,11 @@ impl ObjectSet {
     pub async fn prefetch_at(&self, offset: u64, len: u64) -> Result<(), CacheError> {
         let (layout, range) = self.file_range(offset, len)?;
         let extents = extents_of(layout, range);
-        self.prefetch(ReadRequest { extents, ..ReadRequest::default() }).await
+        self.prefetch(ReadRequest {
+            extents,
+            ..ReadRequest::default()
+        })
+        .await
     }
 
     /// Brings extents into the cache, and resolves when they are there.
@@ -316,7 +360,8 @@ impl ObjectSet {
         let range = ByteRange::new(offset, data.len() as u64)?;
         let object = self.shared.shape.canonical(object.into());
         self.shared.shape.check_range(&object, range)?;
-        self.write_run((object, range), data, Hints::default()).await
+        self.write_run((object, range), data, Hints::default())
+            .await
     }
 
     /// Writes `data` at `offset` of the set's file.
@@ -344,10 +389,18 @@ impl ObjectSet {
         let (layout, range) = self.file_range(offset, data.len() as u64)?;
         let mut runs = layout.runs(range);
         if let (Some(run), None) = (runs.next(), runs.next()) {
-            return self.write_run((ObjectKey::Number(run.object), run.range), data, hints).await;
+            return self
+                .write_run((ObjectKey::Number(run.object), run.range), data, hints)
+                .await;
         }
         let extents = extents_of(layout, range);
-        self.write(WriteRequest { extents, data, hints, ..WriteRequest::default() }).await
+        self.write(WriteRequest {
+            extents,
+            data,
+            hints,
+            ..WriteRequest::default()
+        })
+        .await
     }
 
     /// Writes one run of one object; the door's way allocates nothing for the request.
@@ -357,15 +410,37 @@ impl ObjectSet {
         data: Bytes,
         hints: Hints,
     ) -> Result<(), CacheError> {
-        let place = Place { offset: 0, len: range.len() };
-        let extent = DoorExtent { object: &object, range, places: &[place] };
-        let write =
-            DoorWrite { extents: &[extent], data: &data, context: None, modified: None, hints };
+        let place = Place {
+            offset: 0,
+            len: range.len(),
+        };
+        let extent = DoorExtent {
+            object: &object,
+            range,
+            places: &[place],
+        };
+        let write = DoorWrite {
+            extents: &[extent],
+            data: &data,
+            context: None,
+            modified: None,
+            hints,
+        };
         if self.shared.write_hit(&write) == Entered::All {
             return Ok(());
         }
-        let extents = vec![ObjectExtent { object, range, places: vec![place] }];
-        self.write_slow(WriteRequest { extents, data, hints, ..WriteRequest::default() }).await
+        let extents = vec![ObjectExtent {
+            object,
+            range,
+            places: vec![place],
+        }];
+        self.write_slow(WriteRequest {
+            extents,
+            data,
+            hints,
+            ..WriteRequest::default()
+        })
+        .await
     }
 
     /// Sets the snapshot context of the writes that bring none. Writes acknowledged before keep theirs.
@@ -395,7 +470,10 @@ impl ObjectSet {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub async fn flush_extents(&self, extents: Vec<ObjectExtent>) -> Result<Flushed, CacheError> {
-        self.ask(Flush { extents: Some(extents) }).await
+        self.ask(Flush {
+            extents: Some(extents),
+        })
+        .await
     }
 
     /// As [`flush`](Self::flush), for every buffer that a range of the set's file touches.
@@ -447,7 +525,11 @@ impl ObjectSet {
         object: impl Into<ObjectKey>,
         size_bytes: u64,
     ) -> Result<(), CacheError> {
-        self.ask(Truncate { object: object.into(), size_bytes }).await
+        self.ask(Truncate {
+            object: object.into(),
+            size_bytes,
+        })
+        .await
     }
 
     /// Notes that the set's file was truncated: what is cached past its end goes, and from now on fetches and
@@ -504,7 +586,8 @@ impl ObjectSet {
     /// As [`is_cached`](Self::is_cached).
     pub async fn is_cached_at(&self, offset: u64, len: u64) -> Result<bool, CacheError> {
         let (layout, range) = self.file_range(offset, len)?;
-        self.is_cached(extents_of(layout, range), SnapId::HEAD).await
+        self.is_cached(extents_of(layout, range), SnapId::HEAD)
+            .await
     }
 
     /// How the set is.
@@ -518,7 +601,10 @@ impl ObjectSet {
     /// What the set holds and what happened, without asking its actor.
     #[must_use]
     pub fn stats(&self) -> (Gauges, Counters) {
-        (self.shared.books.totals().into(), self.shared.books.counters())
+        (
+            self.shared.books.totals().into(),
+            self.shared.books.counters(),
+        )
     }
 
     /// Lists what the set holds.
@@ -537,7 +623,10 @@ impl ObjectSet {
     /// # Cancel safety
     /// Dropping the future leaves the closing under way.
     pub async fn close(&self) -> Result<(), CacheError> {
-        self.cache.stop_set(self.shared.clone(), true).await.map(drop)
+        self.cache
+            .stop_set(self.shared.clone(), true)
+            .await
+            .map(drop)
     }
 
     fn file_range(&self, offset: u64, len: u64) -> Result<(&Layout, ByteRange), CacheError> {
