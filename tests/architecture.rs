@@ -63,6 +63,8 @@ const ON_THE_RUNTIME: &[&str] = &["actors", "cache", "object_set"];
 const LINES_MAX: usize = 500;
 /// The page that lists the rules.
 const RULES: &str = "docs/TESTING.md";
+/// The page that lists the files of the library.
+const MAP: &str = "docs/ARCHITECTURE.md";
 /// What no file may hold. Written in halves, so that this file does not hold it either.
 const REFUSED: &[&str] = &[
     concat!("TO", "DO"),
@@ -315,6 +317,22 @@ fn nothing_is_left_behind() -> Outcome {
         }
     }
     none_wrong(&wrong, "left behind");
+    Ok(())
+}
+
+#[test]
+fn the_map_names_every_file() -> Outcome {
+    let map = fs::read_to_string(root().join(MAP))?;
+    let is_named = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        map.contains(&format!(" {name}")) || map.contains(&format!("/{name}"))
+    };
+    let files = library()?
+        .into_iter()
+        .filter(|source| !source.is_tests())
+        .map(|source| source.path);
+    let missing: Vec<String> = files.filter(|path| !is_named(path)).collect();
+    none_wrong(&missing, "files that the map in docs/ARCHITECTURE.md lacks");
     Ok(())
 }
 
