@@ -358,6 +358,6 @@ impl Drop for ObjectSetActor {
         *shared.common.retired.lock() += shared.books.counters();
         let claimant: Arc<dyn Claimant> = shared.clone();
         shared.common.ledger.forget(&claimant);
-        shared.give_up_everything(self.engine.held_charge());
+        shared.give_up_everything(self.engine.held_by_writes());
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Fetch {
     object: usize,
     window: usize,
     span: Span,
-    range: ByteRange,
+    pub(super) range: ByteRange,
     hints: Hints,
     /// Whether "no such object" is to be believed (rule R-11).
     pub(super) trusts_absence: bool,
@@ -41,9 +41,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         known.fetches.insert(op);
         let (id, name) = (known.id.clone(), known.name.clone());
-        if let Some(entry) = self.windows.get_mut(window) {
-            entry.pins += 1;
-        }
+        self.pin(window);
         let fetch = Fetch {
             object,
             window,
@@ -89,21 +87,15 @@ impl<S: Shelf> SetEngine<S> {
         };
         if let Some(object) = self.objects.get_mut(fetch.object) {
             object.fetches.remove(&op);
-        }
-        if let Some(entry) = self.windows.get_mut(fetch.window) {
-            entry.pins = entry.pins.saturating_sub(1);
+            object.cut_fetches.remove(&op);
         }
         let (object, window) = (fetch.object, fetch.window);
-        let drops = fetch.waiters.drops.clone();
         match result {
             Ok(bytes) => self.fill(now, op, &fetch, bytes),
             Err(BackendError::NotFound) => self.find_absent(now, op, &fetch),
             Err(error) => self.fail_fetch(now, op, &fetch, error),
         }
-        for waiter in drops {
-            self.drop_advances(waiter);
-        }
-        self.close_window_if_idle(window);
+        self.unpin(window);
         self.close_if_empty(object);
     }
 
@@ -239,23 +231,19 @@ impl<S: Shelf> SetEngine<S> {
         if bytes == 0 {
             return;
         }
-        let queue = match queue {
-            Queue::Small
-                if self
-                    .window_hash(window)
-                    .is_some_and(|hash| self.evictor.recalls(hash, span.start, span.end)) =>
-            {
-                Queue::Main
-            }
-            queue => queue,
-        };
-        self.evictor.push(
+        let is_recalled = queue == Queue::Small
+            && self
+                .window_hash(window)
+                .is_some_and(|hash| self.evictor.recalls(hash, span.start, span.end));
+        let queue = if is_recalled { Queue::Main } else { queue };
+        let at = now;
+        self.push_for_eviction(
             queue,
             Entry {
                 window,
                 stamp,
                 bytes,
-                at: now,
+                at,
             },
         );
     }

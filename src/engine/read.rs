@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 use super::action::{Action, Reply, WaiterId};
 use super::extent::OpId;
 use super::object::{ObjectRef, range_of, spans};
+use super::places::{join_places, split_by_place};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
 use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Found, Span, WINDOW_OVERHEAD_BYTES};
-use crate::buf::{Piece, ReadBuf};
+use crate::buf::ReadBuf;
 use crate::error::{BackendError, CacheError};
 use crate::request::{Missing, ObjectExtent, ReadRequest};
 use crate::types::{Moment, Place};
@@ -41,10 +42,18 @@ impl ReadWait {
 enum Verdict {
     Readable,
     Failed(CacheError),
-    Wait {
-        ops: BTreeSet<OpId>,
-        missing: Vec<MissingPart>,
-    },
+    Wait(Wants),
+}
+
+/// What a read waits for.
+#[derive(Default)]
+struct Wants {
+    /// Fetches and writebacks under way.
+    ops: BTreeSet<OpId>,
+    /// Objects whose pause after a failed writeback must end.
+    pauses: BTreeSet<usize>,
+    /// What is to be fetched.
+    missing: Vec<MissingPart>,
 }
 
 struct MissingPart {
@@ -88,41 +97,55 @@ impl<S: Shelf> SetEngine<S> {
         let Some(mut wait) = self.reads.remove(&waiter) else {
             return;
         };
-        self.unpin(&mut wait);
+        // What still refers to earlier waits is void.
+        wait.round += 1;
+        wait.pending = 0;
+        let pins = std::mem::take(&mut wait.pins);
         let verdict = self.examine_read(now, &wait);
         let first = !wait.has_waited && granted.is_none();
         match verdict {
             Verdict::Readable => {
                 if first {
-                    self.count_read(&wait.request, 0);
+                    self.count_read(&wait.request, (0, Counter::ReadOpsHit));
                 }
                 let result = self.collect_read(&wait);
-                self.reply(waiter, Reply::Read(result));
+                self.reply(waiter, Reply::Read(Ok(result)));
             }
             Verdict::Failed(error) => self.reply(waiter, Reply::Read(Err(error))),
-            Verdict::Wait { ops, missing } => {
+            Verdict::Wait(wants) => {
                 if first {
-                    let missed = missing.iter().map(|part| u64::from(part.span.len())).sum();
-                    self.count_read(&wait.request, missed);
+                    let missed = wants
+                        .missing
+                        .iter()
+                        .map(|part| u64::from(part.span.len()))
+                        .sum();
+                    self.count_read(&wait.request, (missed, Counter::ReadOpsMissed));
                 }
-                self.wait_or_fetch(now, waiter, wait, (ops, missing), granted);
+                self.wait_or_fetch(now, (waiter, wait), wants, granted);
             }
+        }
+        for window in pins {
+            self.unpin(window);
         }
     }
 
     fn wait_or_fetch(
         &mut self,
         now: Moment,
-        waiter: WaiterId,
-        mut wait: ReadWait,
-        (mut ops, missing): (BTreeSet<OpId>, Vec<MissingPart>),
+        (waiter, mut wait): (WaiterId, ReadWait),
+        wants: Wants,
         granted: Option<Charge>,
     ) {
+        let Wants {
+            mut ops,
+            pauses,
+            missing,
+        } = wants;
         if !missing.is_empty() {
             let needed = fetch_charge(&missing);
             let is_granted = granted.is_some_and(|charge| charge.room >= needed.room);
             if !is_granted {
-                self.finish();
+                self.square();
                 if !self.shelf.take_room(needed) {
                     self.actions.push_back(Action::AwaitRoom {
                         waiter,
@@ -138,17 +161,22 @@ impl<S: Shelf> SetEngine<S> {
             }
         }
         wait.has_waited = true;
-        wait.round += 1;
-        wait.pending = ops.len();
-        let round = wait.round;
+        wait.pending = ops.len() + pauses.len();
+        let reader = (waiter, wait.round);
         for op in &ops {
             if let Some(op) = self.ops.get_mut(op) {
-                op.waiters().reads.push((waiter, round));
+                op.waiters().reads.push(reader);
             }
         }
-        self.pin(&mut wait);
+        for object in &pauses {
+            if let Some(object) = self.objects.get_mut(*object) {
+                object.paused_reads.push(reader);
+            }
+        }
+        let is_waiting = wait.pending > 0;
+        self.pin_all(&mut wait);
         self.reads.insert(waiter, wait);
-        if ops.is_empty() {
+        if !is_waiting {
             // All of it was written by others in the meantime.
             self.attempt_read(now, waiter, None);
         }
@@ -199,20 +227,20 @@ impl<S: Shelf> SetEngine<S> {
         {
             return;
         }
-        if let Some(mut wait) = self.reads.remove(&waiter) {
-            self.unpin(&mut wait);
-            self.reply(waiter, Reply::Read(Err(error.clone())));
-        }
+        self.drop_read(waiter);
+        self.reply(waiter, Reply::Read(Err(error.clone())));
     }
 
     /// Forgets a read whose caller is gone.
     pub(super) fn drop_read(&mut self, waiter: WaiterId) {
-        if let Some(mut wait) = self.reads.remove(&waiter) {
-            self.unpin(&mut wait);
+        if let Some(wait) = self.reads.remove(&waiter) {
+            for window in wait.pins {
+                self.unpin(window);
+            }
         }
     }
 
-    fn pin(&mut self, wait: &mut ReadWait) {
+    fn pin_all(&mut self, wait: &mut ReadWait) {
         for extent in &wait.request.extents {
             let id = ObjectRef {
                 key: extent.object.clone(),
@@ -222,25 +250,14 @@ impl<S: Shelf> SetEngine<S> {
                 continue;
             };
             for (window, _) in self.windows_in(object, extent.range) {
-                if let Some(entry) = self.windows.get_mut(window) {
-                    entry.pins += 1;
-                    wait.pins.push(window);
-                }
-            }
-        }
-    }
-
-    fn unpin(&mut self, wait: &mut ReadWait) {
-        for window in wait.pins.drain(..) {
-            if let Some(entry) = self.windows.get_mut(window) {
-                entry.pins = entry.pins.saturating_sub(1);
+                self.pin(window);
+                wait.pins.push(window);
             }
         }
     }
 
     fn examine_read(&mut self, now: Moment, wait: &ReadWait) -> Verdict {
-        let mut ops = BTreeSet::new();
-        let mut missing = Vec::new();
+        let mut wants = Wants::default();
         for extent in &wait.request.extents {
             let id = ObjectRef {
                 key: extent.object.clone(),
@@ -253,28 +270,24 @@ impl<S: Shelf> SetEngine<S> {
             if let Some(error) = seen.failed {
                 return Verdict::Failed(error);
             }
-            if self.is_not_found(object) && !seen.gaps.is_empty() {
-                match self.store_before_copy(now, object, extent) {
-                    Some(writes) if !writes.is_empty() => {
-                        ops.extend(writes);
-                        continue;
-                    }
-                    Some(_) | None => {}
-                }
+            if self.is_not_found(object)
+                && !seen.gaps.is_empty()
+                && self.stores_before_copy(now, object, extent, &mut wants)
+            {
+                continue;
             }
             if self.is_reported_missing(object) {
-                self.close_if_empty(object);
                 return Verdict::Failed(CacheError::NotFound {
                     object: extent.object.clone(),
                 });
             }
-            ops.extend(seen.ops);
-            self.sort_gaps(now, object, seen.gaps, (&mut ops, &mut missing));
+            wants.ops.extend(seen.ops);
+            self.sort_gaps(now, object, seen.gaps, &mut wants);
         }
-        if ops.is_empty() && missing.is_empty() {
+        if wants.ops.is_empty() && wants.pauses.is_empty() && wants.missing.is_empty() {
             Verdict::Readable
         } else {
-            Verdict::Wait { ops, missing }
+            Verdict::Wait(wants)
         }
     }
 
@@ -295,33 +308,31 @@ impl<S: Shelf> SetEngine<S> {
             })
     }
 
-    /// Sends what is dirty of an object whose first write may copy from a parent (rule R-12). Returns the
-    /// writebacks to wait for.
-    fn store_before_copy(
+    /// Sends what is dirty of an object whose first write may copy from a parent, and says whether the read has to
+    /// wait for that (rule R-12): for the writebacks, or for the end of the pause after a failed one.
+    fn stores_before_copy(
         &mut self,
         now: Moment,
         object: usize,
         extent: &ObjectExtent,
-    ) -> Option<Vec<OpId>> {
-        let known = self.objects.get(object)?;
-        let snap = known.id.snap;
-        if !self
-            .shelf
-            .may_copy_on_write(&known.name, extent.range, snap)
-        {
-            return None;
+        wants: &mut Wants,
+    ) -> bool {
+        let may_copy = self.objects.get(object).is_some_and(|known| {
+            self.shelf
+                .may_copy_on_write(&known.name, extent.range, known.id.snap)
+        });
+        if !may_copy {
+            return false;
         }
-        if !known.listed.is_empty() {
-            self.send_all(now, object);
+        self.send_all(now, object);
+        let Some(known) = self.objects.get(object) else {
+            return false;
+        };
+        if known.is_paused(now) && !known.listed.is_empty() {
+            wants.pauses.insert(object);
         }
-        Some(
-            self.objects
-                .get(object)?
-                .writebacks
-                .keys()
-                .copied()
-                .collect(),
-        )
+        wants.ops.extend(known.writebacks.keys());
+        !known.writebacks.is_empty() || wants.pauses.contains(&object)
     }
 
     fn examine_extent(&self, object: usize, extent: &ObjectExtent, has_waited: bool) -> Seen {
@@ -359,15 +370,9 @@ impl<S: Shelf> SetEngine<S> {
         seen
     }
 
-    /// Fills the gaps of a complete object with zeros (rule R-10); of the others, those that a writeback under
-    /// way lies over must wait for its end, the rest is to be fetched.
-    fn sort_gaps(
-        &mut self,
-        now: Moment,
-        object: usize,
-        gaps: Vec<(u64, Span)>,
-        (ops, missing): (&mut BTreeSet<OpId>, &mut Vec<MissingPart>),
-    ) {
+    /// Fills the gaps of a complete object with zeros (rule R-10); of the others, those over which a writeback is
+    /// under way, or a fetch that will not fill them, must wait for its end; the rest is to be fetched.
+    fn sort_gaps(&mut self, now: Moment, object: usize, gaps: Vec<(u64, Span)>, wants: &mut Wants) {
         for (index, span) in gaps {
             let Some(known) = self.objects.get(object) else {
                 return;
@@ -379,10 +384,14 @@ impl<S: Shelf> SetEngine<S> {
             let Some(range) = range_of(index, span) else {
                 continue;
             };
-            let before = ops.len();
-            ops.extend(known.writeback_over(range));
-            if ops.len() == before {
-                missing.push(MissingPart {
+            let mut under_way = known
+                .writeback_over(range)
+                .chain(known.cut_fetch_over(range))
+                .peekable();
+            if under_way.peek().is_some() {
+                wants.ops.extend(under_way);
+            } else {
+                wants.missing.push(MissingPart {
                     object,
                     index,
                     span,
@@ -407,17 +416,12 @@ impl<S: Shelf> SetEngine<S> {
         );
     }
 
-    fn count_read(&self, request: &ReadRequest, missed: u64) {
+    fn count_read(&self, request: &ReadRequest, (missed, op): (u64, Counter)) {
         let bytes: u64 = request
             .extents
             .iter()
             .map(|extent| extent.range.len())
             .sum();
-        let op = if missed == 0 {
-            Counter::ReadOpsHit
-        } else {
-            Counter::ReadOpsMissed
-        };
         self.shelf.count(op, 1);
         self.shelf
             .count(Counter::ReadBytesHit, bytes.saturating_sub(missed));
@@ -425,12 +429,14 @@ impl<S: Shelf> SetEngine<S> {
             .count(Counter::ReadBytesMissed, missed.min(bytes));
     }
 
-    fn collect_read(&mut self, wait: &ReadWait) -> Result<ReadBuf, CacheError> {
+    fn collect_read(&mut self, wait: &ReadWait) -> ReadBuf {
         let request = &wait.request;
-        let access = match Access::of(request.hints) {
-            Access::Plain | Access::NoCache | Access::Quiet if wait.has_waited => Access::Quiet,
-            access => access,
-        };
+        let mut access = Access::of(request.hints);
+        if wait.has_waited && access == Access::Plain {
+            access = Access::Arrived;
+        } else if wait.has_waited && access == Access::NoCache {
+            access = Access::Quiet;
+        }
         let mut parts: Vec<(Place, ReadBuf)> = Vec::new();
         let mut touched: SmallVec<[usize; 4]> = SmallVec::new();
         for extent in &request.extents {
@@ -451,7 +457,8 @@ impl<S: Shelf> SetEngine<S> {
                 })
                 .collect();
             for (window, span) in &guards {
-                window.collect(*span, access, &mut out);
+                let is_whole = window.collect(*span, access, &mut out);
+                debug_assert!(is_whole, "a read is answered with less than it asked for");
             }
             drop(guards);
             touched.extend(windows.iter().map(|(window, _)| *window));
@@ -464,7 +471,7 @@ impl<S: Shelf> SetEngine<S> {
                 self.cool(window);
             }
         }
-        Ok(join_places(parts))
+        join_places(parts)
     }
 }
 
@@ -484,47 +491,4 @@ fn fetch_charge(missing: &[MissingPart]) -> Charge {
         room: i64::try_from(room).unwrap_or(i64::MAX),
         ..Charge::default()
     }
-}
-
-/// Cuts an extent's bytes into the places where they belong.
-pub(crate) fn split_by_place(places: &[Place], bytes: ReadBuf, parts: &mut Vec<(Place, ReadBuf)>) {
-    if let [place] = places {
-        parts.push((*place, bytes));
-        return;
-    }
-    let mut pieces = bytes.pieces().iter();
-    let mut rest: Option<Piece> = None;
-    for place in places {
-        let mut part = ReadBuf::default();
-        let mut wanted = place.len;
-        while wanted > 0 {
-            let Some(piece) = rest.take().or_else(|| pieces.next().cloned()) else {
-                break;
-            };
-            let len = piece.len() as u64;
-            if len > wanted {
-                rest = Some(piece.part(wanted, len - wanted));
-            }
-            part.push(piece.part(0, wanted));
-            wanted -= len.min(wanted);
-        }
-        parts.push((*place, part));
-    }
-}
-
-/// Puts bytes into the order of their places.
-pub(crate) fn join_places(mut parts: Vec<(Place, ReadBuf)>) -> ReadBuf {
-    if parts.len() == 1
-        && let Some((_, only)) = parts.pop()
-    {
-        return only;
-    }
-    parts.sort_by_key(|(place, _)| place.offset);
-    let mut joined = ReadBuf::default();
-    for (_, part) in parts {
-        for piece in part.pieces() {
-            joined.push(piece.clone());
-        }
-    }
-    joined
 }
