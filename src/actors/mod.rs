@@ -8,7 +8,7 @@
 //!                   FlusherActor, TrimActor ──────────────────────┘
 //! ```
 //!
-//! Each [`ObjectSetActor`](object_set::ObjectSetActor) owns one set and lives on one of the cache's arbiters. The
+//! Each [`ObjectSetActor`] owns one set and lives on one of the cache's arbiters. The
 //! flusher and the trimmer live on the first of them and hold no truth: they read levels and send demands, which may
 //! be lost and are then repeated.
 //!

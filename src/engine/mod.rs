@@ -2,9 +2,9 @@
 //!
 //! The law of this layer: no async, no I/O, no clock, no lock, no randomness, no log. Time and ids are arguments. The
 //! same calls give the same actions. What several sets or callers share (windows, room, gauges) is reached through
-//! the [`Shelf`](shelf::Shelf). The one atomic is an extent's recency mark, since hits set it under a shared lock.
+//! the [`Shelf`]. The one atomic is an extent's recency mark, since hits set it under a shared lock.
 //!
-//! One [`SetEngine`](set::SetEngine) serves one set. It knows *objects*, each cut into *windows* of 256 KiB, each with
+//! One [`SetEngine`] serves one set. It knows *objects*, each cut into *windows* of 256 KiB, each with
 //! its *extents*: byte ranges in one state. A window is what one lock guards: callers enter it through the door for
 //! hits and absorbed writes, the engine for everything else.
 //!
