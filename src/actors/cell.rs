@@ -14,7 +14,7 @@
 
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
@@ -214,7 +214,6 @@ impl SetShared {
         self.common.ledger.give(purse);
         if entered > 0 {
             if is_listed {
-                fence(Ordering::SeqCst);
                 self.note_dirtied();
             }
             self.count(Counter::WriteBytes, bytes);

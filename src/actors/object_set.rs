@@ -112,7 +112,6 @@ impl ObjectSetActor {
                         .modified
                         .unwrap_or_else(|| self.shared.common.clock.timestamp());
                     let waiter = self.enrol(Waiter::Done(reply));
-                    self.shared.note_dirtied();
                     self.engine.write(now, waiter, request, modified);
                 }
                 Err(error) => answer(reply, Err(error)),

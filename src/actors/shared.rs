@@ -238,7 +238,11 @@ impl SetShared {
     }
 
     /// Notes that the set may hold dirty bytes, for the flusher's next look; wakes nobody.
+    ///
+    /// Called after the books show the bytes.
     pub(crate) fn note_dirtied(self: &Arc<Self>) {
+        // SeqCst: see `forget_dirtied`.
+        fence(Ordering::SeqCst);
         if !self.is_dirtied.load(Ordering::Acquire) && !self.is_dirtied.swap(true, Ordering::AcqRel)
         {
             self.common.dirtied.lock().push(self.clone());
@@ -248,7 +252,7 @@ impl SetShared {
     /// The flusher no longer watches the set, unless it has become dirty again meanwhile.
     pub(crate) fn forget_dirtied(self: &Arc<Self>) {
         self.is_dirtied.store(false, Ordering::SeqCst);
-        // SeqCst, here and where a window is newly listed: either the books show its bytes here, or its writer sees
+        // SeqCst, here and in `note_dirtied`: either the books show its bytes here, or its writer sees
         // that the set is no longer watched.
         fence(Ordering::SeqCst);
         if self.may_be_dirty() {
@@ -392,6 +396,9 @@ impl Shelf for SetShelf {
 
     fn add_totals(&self, change: &Totals) {
         self.0.add_totals(change);
+        if change.bytes_in(BufferState::Dirty) > 0 {
+            self.0.note_dirtied();
+        }
     }
 
     fn add_objects(&self, change: i64) {
