@@ -199,22 +199,32 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    /// Forgets which objects don't exist; fetches under way no longer prove it (rule R-11).
+    /// Forgets which objects don't exist, with the zeros that were read of them; fetches under way no longer prove
+    /// it (rule R-11).
     pub(crate) fn clear_nonexistence(&mut self) {
         self.adopt();
-        for (_, object) in &mut self.objects {
-            if object.absent {
-                object.absent = false;
-                object.complete = false;
-            }
-        }
         for op in self.ops.values_mut() {
             if let Op::Fetch(fetch) = op {
                 fetch.trusts_absence = false;
             }
         }
-        let numbers: Vec<usize> = self.objects.iter().map(|(number, _)| number).collect();
-        for number in numbers {
+        let absent: Vec<usize> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.absent)
+            .map(|(number, _)| number)
+            .collect();
+        for number in absent {
+            let Some(object) = self.objects.get_mut(number) else {
+                continue;
+            };
+            object.absent = false;
+            object.complete = false;
+            let windows: Vec<usize> = object.windows.values().copied().collect();
+            for window in windows {
+                self.edit(window, |window| window.remove(Span::ALL, What::Zero));
+                self.close_window_if_idle(window);
+            }
             self.close_if_empty(number);
         }
         self.finish();

@@ -37,6 +37,7 @@ mod audit;
 mod batch;
 mod discard;
 mod eviction;
+mod examine;
 mod extent;
 mod fetch;
 mod flush;

@@ -1,25 +1,24 @@
 //! Reads: what is in memory is served, what is missing is fetched, what is on its way is waited for.
 
-use std::collections::BTreeSet;
-
 use smallvec::SmallVec;
 
 use super::action::{Action, Reply, WaiterId};
+use super::examine::{MissingPart, Verdict, Wants};
 use super::extent::OpId;
 use super::object::{ObjectRef, range_of, spans};
 use super::places::{join_places, split_by_place};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
-use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Found, Span, WINDOW_OVERHEAD_BYTES};
+use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Span, WINDOW_OVERHEAD_BYTES};
 use crate::buf::ReadBuf;
-use crate::error::{BackendError, CacheError};
-use crate::request::{Missing, ObjectExtent, ReadRequest};
+use crate::error::CacheError;
+use crate::request::ReadRequest;
 use crate::types::{Moment, Place};
 
 /// A read that is not yet answered.
 #[derive(Debug)]
 pub(super) struct ReadWait {
-    request: ReadRequest,
+    pub(super) request: ReadRequest,
     /// Whether the bytes are wanted, or only that they be cached (rule R-15).
     deliver: bool,
     /// Grows each time it begins to wait: what was left behind by earlier waits is void.
@@ -27,7 +26,7 @@ pub(super) struct ReadWait {
     /// Operations that it still waits for.
     pending: usize,
     /// Whether it has waited for the store.
-    has_waited: bool,
+    pub(super) has_waited: bool,
     /// Windows that must keep what it has found there.
     pins: Vec<usize>,
 }
@@ -36,30 +35,6 @@ impl ReadWait {
     pub(super) const fn is_in_round(&self, round: u32) -> bool {
         self.round == round
     }
-}
-
-/// What looking at a read's ranges shows.
-enum Verdict {
-    Readable,
-    Failed(CacheError),
-    Wait(Wants),
-}
-
-/// What a read waits for.
-#[derive(Default)]
-struct Wants {
-    /// Fetches and writebacks under way.
-    ops: BTreeSet<OpId>,
-    /// Objects whose pause after a failed writeback must end.
-    pauses: BTreeSet<usize>,
-    /// What is to be fetched.
-    missing: Vec<MissingPart>,
-}
-
-struct MissingPart {
-    object: usize,
-    index: u64,
-    span: Span,
 }
 
 impl<S: Shelf> SetEngine<S> {
@@ -147,10 +122,8 @@ impl<S: Shelf> SetEngine<S> {
             if !is_granted {
                 self.square();
                 if !self.shelf.take_room(needed) {
-                    self.actions.push_back(Action::AwaitRoom {
-                        waiter,
-                        charge: needed,
-                    });
+                    let charge = waiting_charge(&wait.request, needed);
+                    self.actions.push_back(Action::AwaitRoom { waiter, charge });
                     self.reads.insert(waiter, wait);
                     return;
                 }
@@ -256,166 +229,6 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    fn examine_read(&mut self, now: Moment, wait: &ReadWait) -> Verdict {
-        let mut wants = Wants::default();
-        for extent in &wait.request.extents {
-            let id = ObjectRef {
-                key: extent.object.clone(),
-                snap: wait.request.snap,
-            };
-            let Some(object) = self.open_object(&id) else {
-                continue;
-            };
-            let seen = self.examine_extent(object, extent, wait.has_waited);
-            if let Some(error) = seen.failed {
-                return Verdict::Failed(error);
-            }
-            if self.is_not_found(object)
-                && !seen.gaps.is_empty()
-                && self.stores_before_copy(now, object, extent, &mut wants)
-            {
-                continue;
-            }
-            if self.is_reported_missing(object) {
-                return Verdict::Failed(CacheError::NotFound {
-                    object: extent.object.clone(),
-                });
-            }
-            wants.ops.extend(seen.ops);
-            self.sort_gaps(now, object, seen.gaps, &mut wants);
-        }
-        if wants.ops.is_empty() && wants.pauses.is_empty() && wants.missing.is_empty() {
-            Verdict::Readable
-        } else {
-            Verdict::Wait(wants)
-        }
-    }
-
-    fn is_not_found(&self, object: usize) -> bool {
-        self.objects.get(object).is_some_and(|object| object.absent)
-    }
-
-    /// Whether a read of the object is answered with "not found": it is known to be absent, and nothing but
-    /// zeros is cached of it (rules ).
-    fn is_reported_missing(&self, object: usize) -> bool {
-        self.options.shape.missing == Missing::NotFound
-            && self.is_not_found(object)
-            && self.objects.get(object).is_some_and(|object| {
-                object.windows.values().all(|window| {
-                    self.look(*window, super::window::Window::is_zero_or_fetching)
-                        .unwrap_or(true)
-                })
-            })
-    }
-
-    /// Sends what is dirty of an object whose first write may copy from a parent, and says whether the read has to
-    /// wait for that (rule R-12): for the writebacks, or for the end of the pause after a failed one.
-    fn stores_before_copy(
-        &mut self,
-        now: Moment,
-        object: usize,
-        extent: &ObjectExtent,
-        wants: &mut Wants,
-    ) -> bool {
-        let may_copy = self.objects.get(object).is_some_and(|known| {
-            self.shelf
-                .may_copy_on_write(&known.name, extent.range, known.id.snap)
-        });
-        if !may_copy {
-            return false;
-        }
-        self.send_all(now, object);
-        let Some(known) = self.objects.get(object) else {
-            return false;
-        };
-        if known.is_paused(now) && !known.listed.is_empty() {
-            wants.pauses.insert(object);
-        }
-        wants.ops.extend(known.writebacks.keys());
-        !known.writebacks.is_empty() || wants.pauses.contains(&object)
-    }
-
-    fn examine_extent(&self, object: usize, extent: &ObjectExtent, has_waited: bool) -> Seen {
-        let mut seen = Seen::default();
-        let Some(known) = self.objects.get(object) else {
-            return seen;
-        };
-        for (index, span) in spans(extent.range) {
-            let Some(window) = known.windows.get(&index) else {
-                seen.gaps.push((index, span));
-                continue;
-            };
-            self.look(*window, |window| {
-                window.examine(span, |part, found| match found {
-                    Found::Readable => {}
-                    Found::Gap => seen.gaps.push((index, part)),
-                    Found::Fetching(op) => {
-                        seen.ops.insert(op);
-                    }
-                    // A read that has waited is told; a new one asks the store again (rule R-13).
-                    Found::Failed(error) if has_waited => {
-                        let object = known.name.clone();
-                        let range = range_of(index, part).unwrap_or(extent.range);
-                        let source: BackendError = error.clone();
-                        seen.failed = Some(CacheError::Read {
-                            object,
-                            range,
-                            source,
-                        });
-                    }
-                    Found::Failed(_) => seen.gaps.push((index, part)),
-                });
-            });
-        }
-        seen
-    }
-
-    /// Fills the gaps of a complete object with zeros (rule R-10); of the others, those over which a writeback is
-    /// under way, or a fetch that will not fill them, must wait for its end; the rest is to be fetched.
-    fn sort_gaps(&mut self, now: Moment, object: usize, gaps: Vec<(u64, Span)>, wants: &mut Wants) {
-        for (index, span) in gaps {
-            let Some(known) = self.objects.get(object) else {
-                return;
-            };
-            if known.complete {
-                self.zero_gap(now, object, (index, span));
-                continue;
-            }
-            let Some(range) = range_of(index, span) else {
-                continue;
-            };
-            let mut under_way = known
-                .writeback_over(range)
-                .chain(known.cut_fetch_over(range))
-                .peekable();
-            if under_way.peek().is_some() {
-                wants.ops.extend(under_way);
-            } else {
-                wants.missing.push(MissingPart {
-                    object,
-                    index,
-                    span,
-                });
-            }
-        }
-    }
-
-    fn zero_gap(&mut self, now: Moment, object: usize, (index, span): (u64, Span)) {
-        let Some(window) = self.open_window(object, index) else {
-            return;
-        };
-        let stamp = self.evictor.stamp();
-        let bytes = self
-            .edit(window, |window| window.put_zeros(span, stamp))
-            .unwrap_or(0);
-        self.queue_for_eviction(
-            now,
-            (window, span),
-            stamp,
-            (bytes, super::eviction::Queue::Small),
-        );
-    }
-
     fn count_read(&self, request: &ReadRequest, (missed, op): (u64, Counter)) {
         let bytes: u64 = request
             .extents
@@ -475,20 +288,34 @@ impl<S: Shelf> SetEngine<S> {
     }
 }
 
-#[derive(Default)]
-struct Seen {
-    gaps: Vec<(u64, Span)>,
-    ops: BTreeSet<OpId>,
-    failed: Option<CacheError>,
-}
-
-fn fetch_charge(missing: &[MissingPart]) -> Charge {
-    let room: u64 = missing
-        .iter()
-        .map(|part| u64::from(part.span.len()) + 2 * EXTENT_OVERHEAD_BYTES + WINDOW_OVERHEAD_BYTES)
-        .sum();
+/// What it costs at most to fetch a part of a window.
+fn part_charge(span: Span) -> Charge {
+    let room = u64::from(span.len()) + 2 * EXTENT_OVERHEAD_BYTES + WINDOW_OVERHEAD_BYTES;
     Charge {
         room: i64::try_from(room).unwrap_or(i64::MAX),
         ..Charge::default()
     }
+}
+
+fn fetch_charge(missing: &[MissingPart]) -> Charge {
+    let mut charge = Charge::default();
+    for part in missing {
+        charge += part_charge(part.span);
+    }
+    charge
+}
+
+/// What a read asks for that has to wait for room: enough for all of it, since what it found may be gone until its
+/// turn comes, and it must not have to queue again.
+fn waiting_charge(request: &ReadRequest, needed: Charge) -> Charge {
+    let mut charge = Charge::default();
+    for (_, span) in request
+        .extents
+        .iter()
+        .flat_map(|extent| spans(extent.range))
+    {
+        charge += part_charge(span);
+    }
+    charge.room = charge.room.max(needed.room);
+    charge
 }

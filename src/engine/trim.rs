@@ -90,6 +90,12 @@ impl<S: Shelf> SetEngine<S> {
         self.evictor.sweep(&live);
     }
 
+    /// How many entries are queued for eviction.
+    #[cfg(test)]
+    pub(super) fn eviction_entries(&self) -> usize {
+        self.evictor.len()
+    }
+
     /// When the bytes that would be evicted next came in.
     pub(crate) fn coldest(&self) -> Option<Moment> {
         self.evictor.coldest()

@@ -7,10 +7,21 @@
     reason = "tests reckon with small numbers and panic on what they don't expect"
 )]
 
+mod absence;
 mod door;
+mod drops;
+mod eviction;
+mod flushes;
+mod hints;
+mod journal;
+mod limits;
 mod make;
 mod model;
 mod random;
+mod reads;
 mod rig;
 mod shelf;
+mod snapshots;
 mod store;
+mod write_back;
+mod writes;

@@ -134,7 +134,7 @@ impl Rig {
         result
     }
 
-    fn take_actions(&mut self) {
+    pub(super) fn take_actions(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Fetch { op, read } => {
@@ -264,6 +264,18 @@ impl Rig {
             .unwrap_or(Timestamp(self.now.as_nanos() + 1_000_000));
         self.step(|engine, now| engine.write(now, waiter, request, modified));
         waiter
+    }
+
+    /// Writes without an audit after it, for tests that write much.
+    pub(super) fn engine_write(&mut self, object: u64, offset: u64, bytes: &[u8]) {
+        let shape = &self.engine.options().shape;
+        let request = shape
+            .checked_write(write_of(object, offset, bytes))
+            .unwrap();
+        let waiter = self.next_waiter();
+        self.was_unstored = true;
+        self.engine.write(self.now, waiter, request, Timestamp(1));
+        self.take_actions();
     }
 
     pub(super) fn flush(&mut self) -> WaiterId {

@@ -13,7 +13,11 @@ use crate::types::{ByteRange, ObjectName, SnapId};
 
 /// A window with its lock. A second lock by the same thread is a mistake of the engine, and panics.
 #[derive(Clone, Debug)]
-pub(super) struct Slot(Rc<Mutex<Window>>);
+pub(super) struct Slot {
+    window: Rc<Mutex<Window>>,
+    /// How often any window of the shelf was locked.
+    locks: Rc<Cell<u64>>,
+}
 
 /// Bounds on what is charged.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,7 @@ struct State {
     queue: RefCell<VecDeque<(WaiterId, Charge)>>,
     copies_on_write: Cell<bool>,
     largest_force: Cell<i64>,
+    locks: Rc<Cell<u64>>,
 }
 
 /// See the [module](self).
@@ -81,6 +86,11 @@ impl TestShelf {
     /// The most room that was taken at once without asking.
     pub(super) fn largest_force(&self) -> i64 {
         self.0.largest_force.get()
+    }
+
+    /// How often windows were locked.
+    pub(super) fn locks(&self) -> u64 {
+        self.0.locks.get()
     }
 
     pub(super) fn counter(&self, counter: Counter) -> u64 {
@@ -158,7 +168,10 @@ impl Shelf for TestShelf {
             .windows
             .borrow_mut()
             .entry(key.clone())
-            .or_insert_with(|| Slot(Rc::new(Mutex::new(Window::default()))))
+            .or_insert_with(|| Slot {
+                window: Rc::new(Mutex::new(Window::default())),
+                locks: self.0.locks.clone(),
+            })
             .clone()
     }
 
@@ -174,7 +187,8 @@ impl Shelf for TestShelf {
     where
         Self: 'a,
     {
-        slot.0.try_lock().expect("a window is locked twice")
+        slot.locks.set(slot.locks.get() + 1);
+        slot.window.try_lock().expect("a window is locked twice")
     }
 
     fn take_listed(&self) -> Vec<WindowKey> {

@@ -36,6 +36,8 @@ pub(crate) enum What {
     All,
     /// Those that may go at any time: clean, zero and error.
     Droppable,
+    /// Known zeros.
+    Zero,
     /// Known zeros and fetches under way, as on the news that the object does not exist.
     ZeroOrFetching,
 }
@@ -45,6 +47,7 @@ impl What {
         match self {
             Self::All => true,
             Self::Droppable => state.is_droppable(),
+            Self::Zero => matches!(state, ExtentState::Zero),
             Self::ZeroOrFetching => matches!(state, ExtentState::Zero | ExtentState::Rx { .. }),
         }
     }
