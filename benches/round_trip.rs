@@ -2,7 +2,10 @@
 //!
 //! An id names the operation, its size, and what the cache was filled with, such as `hit/4KiB/of_64KiB`.
 
-#![expect(clippy::expect_used, reason = "a benchmark that can't run has nothing to report")]
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that can't run has nothing to report"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -26,12 +29,18 @@ fn cache() -> Cache {
         max_dirty_age: Duration::from_secs(3600),
         ..CacheConfig::default()
     };
-    Cache::builder(Arc::new(MemoryBackend::new())).config(config).start().expect("the cache starts")
+    Cache::builder(Arc::new(MemoryBackend::new()))
+        .config(config)
+        .start()
+        .expect("the cache starts")
 }
 
 fn filled(cache: &Cache, name: &str, file_bytes: u64, write_bytes: u64) -> ObjectSet {
     let set = block_on(cache.open(SetOptions::new(name))).expect("the set opens");
-    let data = Bytes::from(vec![7; usize::try_from(write_bytes).expect("writes are small")]);
+    let data = Bytes::from(vec![
+        7;
+        usize::try_from(write_bytes).expect("writes are small")
+    ]);
     for offset in (0..file_bytes).step_by(data.len()) {
         block_on(set.write_at(offset, data.clone())).expect("the write enters");
     }

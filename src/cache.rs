@@ -1,118 +1,29 @@
 //! `Cache`: starts the actors, opens sets, and stops them again.
 
+mod builder;
+
+pub use builder::CacheBuilder;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
-use actix::{Actor, Arbiter, ArbiterHandle, System};
+use actix::{Actor, ArbiterHandle, System};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
-use crate::actors::message::{
-    Audit, ChangeLimits, Flush, GetDump, Lost, Release, SetDump, Stop,
-};
-use crate::actors::{
-    Common, Counters, Directory, FlusherActor, Gauges, ObjectSetActor, SetShared, SetState,
-    TrimActor,
-};
+use crate::actors::message::{Audit, ChangeLimits, Flush, GetDump, Lost, Release, SetDump, Stop};
+use crate::actors::{Common, Counters, Directory, Gauges, ObjectSetActor, SetShared, SetState};
 use crate::backend::Backend;
-use crate::clock::{Clock, SystemClock};
 use crate::config::{CacheConfig, Limits};
 use crate::engine::{AuditFailure, Charge, EngineOptions, Flushed};
 use crate::error::{CacheError, ConfigError};
 use crate::object_set::ObjectSet;
 use crate::options::SetOptions;
 use crate::types::SetId;
-
-/// What a cache is started with. Made by [`Cache::builder`].
-#[derive(Debug)]
-pub struct CacheBuilder {
-    backend: Arc<dyn Backend>,
-    config: CacheConfig,
-    clock: Arc<dyn Clock>,
-    arbiters: Vec<ArbiterHandle>,
-}
-
-impl CacheBuilder {
-    /// The limits; [`CacheConfig::default`] unless set.
-    #[must_use]
-    pub fn config(mut self, config: CacheConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// The clock; the system's unless set.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Runs the actors on these threads, which the application owns, instead of on threads of the cache's own. They
-    /// must live until the cache is closed.
-    #[must_use]
-    pub fn arbiters(mut self, arbiters: Vec<ArbiterHandle>) -> Self {
-        self.arbiters = arbiters;
-        self
-    }
-
-    /// Starts the cache. Works in a tokio program, in an actix program, and without a runtime; blocks for as long as
-    /// it takes to start a thread.
-    ///
-    /// # Errors
-    /// [`CacheError::InvalidConfig`] for limits that make no sense, [`CacheError::Start`] when no thread can be
-    /// started.
-    pub fn start(self) -> Result<Cache, CacheError> {
-        let limits = Limits::try_from(&self.config)?;
-        let common = Arc::new(Common::new(self.backend, self.clock, limits));
-        let directory = Arc::new(Directory::default());
-        let (system, arbiters) = if self.arbiters.is_empty() {
-            let (system, arbiters) = start_threads(limits.arbiters)?;
-            (Some(system), arbiters)
-        } else {
-            (None, self.arbiters)
-        };
-        let Some(first) = arbiters.first() else { return Err(CacheError::Start) };
-        let flusher = FlusherActor::start_in_arbiter(first, {
-            let common = common.clone();
-            move |_| FlusherActor::new(common)
-        });
-        let trimmer = TrimActor::start_in_arbiter(first, {
-            let (common, directory) = (common.clone(), directory.clone());
-            move |_| TrimActor::new(common, directory)
-        });
-        common.set_actors(flusher, trimmer);
-        let next_arbiter = AtomicUsize::new(0);
-        let is_closed = AtomicBool::new(false);
-        let opening = Mutex::default();
-        let inner =
-            CacheInner { common, directory, system, arbiters, next_arbiter, opening, is_closed };
-        Ok(Cache { inner: Arc::new(inner) })
-    }
-}
-
-/// Starts a system and its arbiters on threads of their own.
-fn start_threads(count: usize) -> Result<(System, Vec<ArbiterHandle>), CacheError> {
-    let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let spawned = thread::Builder::new().name("cachalot".to_owned()).spawn(move || {
-        let runner = System::new();
-        let handles = runner.block_on(async {
-            (0..count).map(|_| Arbiter::new().handle()).collect::<Vec<ArbiterHandle>>()
-        });
-        let system = System::current();
-        if ready.send((system, handles)).is_ok()
-            && let Err(error) = runner.run()
-        {
-            tracing::error!(%error, "the cache's system ended badly");
-        }
-    });
-    let (Ok(_), Ok(started)) = (spawned, started.recv()) else { return Err(CacheError::Start) };
-    Ok(started)
-}
 
 struct CacheInner {
     common: Arc<Common>,
@@ -135,7 +46,10 @@ impl Drop for CacheInner {
         let gauges = Gauges::from(self.common.books.totals());
         let dirty_bytes = gauges.dirty_bytes + gauges.tx_bytes;
         if dirty_bytes > 0 && !self.is_closed.load(Ordering::Acquire) {
-            tracing::error!(dirty_bytes, "the cache was dropped with unsaved data: close it first");
+            tracing::error!(
+                dirty_bytes,
+                "the cache was dropped with unsaved data: close it first"
+            );
         }
         if let Some(system) = &self.system {
             system.stop();
@@ -172,7 +86,9 @@ pub struct Cache {
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("backend", &self.inner.common.backend).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("backend", &self.inner.common.backend)
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,19 +130,17 @@ pub struct CacheDump {
 impl Cache {
     /// Begins to build a cache over a store.
     pub fn builder(backend: Arc<dyn Backend>) -> CacheBuilder {
-        CacheBuilder {
-            backend,
-            config: CacheConfig::default(),
-            clock: Arc::new(SystemClock::new()),
-            arbiters: Vec::new(),
-        }
+        CacheBuilder::new(backend)
     }
 
     /// Opens a set, or gives another handle of it where it is open with the same options.
     ///
     /// # Errors
     /// [`CacheError::AlreadyOpen`] when it is open with other options, [`CacheError::Closed`] when the cache is.
-    #[expect(clippy::unused_async, reason = "later stores may have to be asked first")]
+    #[expect(
+        clippy::unused_async,
+        reason = "later stores may have to be asked first"
+    )]
     pub async fn open(&self, options: SetOptions) -> Result<ObjectSet, CacheError> {
         options.check()?;
         let inner = &self.inner;
@@ -246,7 +160,10 @@ impl Cache {
         }
         let (clean, events) = watch::channel(0);
         let shared = self.start_set(&options, clean)?;
-        let open = OpenSet { options: options.clone(), clean: events.clone() };
+        let open = OpenSet {
+            options: options.clone(),
+            clean: events.clone(),
+        };
         opening.insert(options.id, open);
         Ok(ObjectSet::new(self.clone(), shared, events))
     }
@@ -285,13 +202,14 @@ impl Cache {
         Ok(shared)
     }
 
-    pub(crate) fn common(&self) -> &Arc<Common> {
-        &self.inner.common
-    }
-
     pub(crate) fn forget_set(&self, shared: &Arc<SetShared>) {
         let mut opening = self.inner.opening.lock();
-        if self.inner.directory.find(&shared.id).is_some_and(|known| Arc::ptr_eq(&known, shared)) {
+        if self
+            .inner
+            .directory
+            .find(&shared.id)
+            .is_some_and(|known| Arc::ptr_eq(&known, shared))
+        {
             opening.remove(&shared.id);
             self.inner.directory.remove(shared);
         }
@@ -305,16 +223,25 @@ impl Cache {
     /// # Cancel safety
     /// Dropping the future ends the wait, not the writing.
     pub async fn flush_all(&self) -> Result<Flushed, CacheError> {
-        let flushes = self.inner.directory.sets().into_iter().map(|set| async move {
-            let addr = set.addr().get().ok_or_else(|| set.refusal())?;
-            match addr.send(Flush::default()).await {
-                Ok(flushed) => flushed,
-                // A set that has closed has stored everything.
-                Err(_) if set.state() == SetState::Closed => Ok(Flushed { already_clean: true }),
-                Err(_) => Err(set.refusal()),
-            }
-        });
-        let mut all = Flushed { already_clean: true };
+        let flushes = self
+            .inner
+            .directory
+            .sets()
+            .into_iter()
+            .map(|set| async move {
+                let addr = set.addr().get().ok_or_else(|| set.refusal())?;
+                match addr.send(Flush::default()).await {
+                    Ok(flushed) => flushed,
+                    // A set that has closed has stored everything.
+                    Err(_) if set.state() == SetState::Closed => Ok(Flushed {
+                        already_clean: true,
+                    }),
+                    Err(_) => Err(set.refusal()),
+                }
+            });
+        let mut all = Flushed {
+            already_clean: true,
+        };
         let mut first_error = None;
         for flushed in join_all(flushes).await {
             match flushed {
@@ -329,10 +256,17 @@ impl Cache {
 
     /// Drops all that is clean, in every set. Returns the bytes kept.
     pub async fn release_all(&self) -> u64 {
-        let releases = self.inner.directory.sets().into_iter().map(|set| async move {
-            let Some(addr) = set.addr().get() else { return 0 };
-            addr.send(Release).await.map_or(0, |kept| kept.unwrap_or(0))
-        });
+        let releases = self
+            .inner
+            .directory
+            .sets()
+            .into_iter()
+            .map(|set| async move {
+                let Some(addr) = set.addr().get() else {
+                    return 0;
+                };
+                addr.send(Release).await.map_or(0, |kept| kept.unwrap_or(0))
+            });
         join_all(releases).await.into_iter().sum()
     }
 
@@ -357,15 +291,24 @@ impl Cache {
             }
             *current = limits;
         }
-        common.target_dirty_bytes.store(limits.target_dirty_bytes, Ordering::Relaxed);
-        common.is_write_through.store(limits.is_write_through(), Ordering::Relaxed);
+        common
+            .target_dirty_bytes
+            .store(limits.target_dirty_bytes, Ordering::Relaxed);
+        common
+            .is_write_through
+            .store(limits.is_write_through(), Ordering::Relaxed);
         common.ledger.set_limits(&limits);
-        let changes = self.inner.directory.sets().into_iter().map(|set| async move {
-            match set.addr().get() {
-                Some(addr) => addr.send(ChangeLimits(limits)).await.is_ok(),
-                None => false,
-            }
-        });
+        let changes = self
+            .inner
+            .directory
+            .sets()
+            .into_iter()
+            .map(|set| async move {
+                match set.addr().get() {
+                    Some(addr) => addr.send(ChangeLimits(limits)).await.is_ok(),
+                    None => false,
+                }
+            });
         join_all(changes).await;
         common.wake_flusher();
         common.wake_trimmer();
@@ -377,22 +320,33 @@ impl Cache {
     pub fn stats(&self) -> CacheStats {
         let common = &self.inner.common;
         let waiting = common.ledger.waiting();
+        let sets = self.inner.directory.sets();
+        let mut counters = *common.retired.lock();
+        // The counters of a set that ends at this moment may be missing, or be there twice, until the next look.
+        for set in &sets {
+            if matches!(set.state(), SetState::Open | SetState::Closing) {
+                counters += set.books.counters();
+            }
+        }
         CacheStats {
             gauges: common.books.totals().into(),
-            counters: common.books.counters(),
+            counters,
             charged: common.ledger.held(),
             objects: common.ledger.objects().0,
             waiting_claims: waiting.claims,
             waiting_dirty_bytes: waiting.dirty,
-            sets: self.inner.directory.sets().len(),
+            sets: sets.len(),
         }
     }
 
     /// Lists everything that is cached. Sets that close meanwhile are left out.
     pub async fn dump(&self) -> CacheDump {
-        let dumps = self.inner.directory.sets().into_iter().map(|set| async move {
-            set.addr().get()?.send(GetDump).await.ok()?.ok()
-        });
+        let dumps = self
+            .inner
+            .directory
+            .sets()
+            .into_iter()
+            .map(|set| async move { set.addr().get()?.send(GetDump).await.ok()?.ok() });
         let mut sets: Vec<SetDump> = join_all(dumps).await.into_iter().flatten().collect();
         sets.sort_by(|a, b| a.set.cmp(&b.set));
         CacheDump { sets }
@@ -441,11 +395,16 @@ impl Cache {
         let mut report_now = |open_sets| {
             let gauges = Gauges::from(self.inner.common.books.totals());
             let unstored_bytes = gauges.dirty_bytes + gauges.tx_bytes;
-            report(CloseProgress { unstored_bytes, open_sets });
+            report(CloseProgress {
+                unstored_bytes,
+                open_sets,
+            });
         };
         report_now(open_sets);
-        let mut stops: FuturesUnordered<_> =
-            sets.into_iter().map(|set| self.stop_set(set, true)).collect();
+        let mut stops: FuturesUnordered<_> = sets
+            .into_iter()
+            .map(|set| self.stop_set(set, true))
+            .collect();
         let mut first_error = None;
         while let Some(stopped) = stops.next().await {
             match stopped {
@@ -468,13 +427,22 @@ impl Cache {
         let lost = self.stop_sets(false).await.unwrap_or_default();
         self.end();
         if lost != Lost::default() {
-            tracing::error!(lost.dirty_bytes, lost.in_flight_bytes, "the cache was abandoned");
+            tracing::error!(
+                lost.dirty_bytes,
+                lost.in_flight_bytes,
+                "the cache was abandoned"
+            );
         }
         lost
     }
 
     async fn stop_sets(&self, flush: bool) -> Result<Lost, CacheError> {
-        let stops = self.inner.directory.sets().into_iter().map(|set| self.stop_set(set, flush));
+        let stops = self
+            .inner
+            .directory
+            .sets()
+            .into_iter()
+            .map(|set| self.stop_set(set, flush));
         let mut lost = Lost::default();
         let mut first_error = None;
         for stopped in join_all(stops).await {
@@ -496,7 +464,9 @@ impl Cache {
         set: Arc<SetShared>,
         flush: bool,
     ) -> Result<Lost, CacheError> {
-        let Some(addr) = set.addr().get() else { return Err(set.refusal()) };
+        let Some(addr) = set.addr().get() else {
+            return Err(set.refusal());
+        };
         let stopped = match addr.send(Stop { flush }).await {
             Ok(stopped) => stopped?,
             Err(_) if set.state() == SetState::Closed => Lost::default(),

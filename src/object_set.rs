@@ -1,28 +1,24 @@
 //! `ObjectSet`: a caller's handle of one set. Hits and absorbed writes run in the caller's thread.
 
+mod reads;
+mod writes;
+
 use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
 use actix::{Addr, Handler, Message};
-use bytes::Bytes;
-use smallvec::SmallVec;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::actors::message::{
-    Call, ClearNonexistence, Discard, Flush, GetDump, GetStatus, IsCached, Purge, Release, SetDump,
-    SetSnapContext, SetStatus, Truncate, TruncateFile,
+    ClearNonexistence, Discard, Flush, GetDump, GetStatus, IsCached, Purge, Release, SetDump,
+    SetStatus, Truncate, TruncateFile,
 };
-use crate::actors::{
-    Counters, DoorExtent, DoorWrite, Entered, Gauges, ObjectSetActor, SetShared, tell,
-};
-use crate::buf::ReadBuf;
-use crate::cache::{Cache, answered};
-use crate::engine::{Flushed, Layout, join_places, split_by_place};
+use crate::actors::{Counters, Gauges, ObjectSetActor, SetShared};
+use crate::cache::Cache;
+use crate::engine::{Flushed, Layout};
 use crate::error::{CacheError, RequestError};
-use crate::request::{ObjectExtent, ReadRequest, WriteRequest};
-use crate::types::{
-    ByteRange, Hints, ObjectKey, Place, SetId, SnapContext, SnapId, Truncation,
-};
+use crate::request::ObjectExtent;
+use crate::types::{ByteRange, ObjectKey, SetId, SnapId, Truncation};
 
 /// A handle of an open set. Clones are handles of the same set; all may be used from several threads and from any
 /// async runtime.
@@ -58,7 +54,11 @@ impl ObjectSet {
         shared: Arc<SetShared>,
         clean: watch::Receiver<u64>,
     ) -> Self {
-        Self { cache, shared, clean }
+        Self {
+            cache,
+            shared,
+            clean,
+        }
     }
 
     /// The set's name.
@@ -84,7 +84,10 @@ impl ObjectSet {
     /// # Errors
     /// [`CacheError::SetFailed`] when the set was never started.
     pub fn addr(&self) -> Result<&Addr<ObjectSetActor>, CacheError> {
-        self.shared.addr().get().ok_or_else(|| self.shared.refusal())
+        self.shared
+            .addr()
+            .get()
+            .ok_or_else(|| self.shared.refusal())
     }
 
     async fn ask<M, T>(&self, message: M) -> Result<T, CacheError>
@@ -95,285 +98,9 @@ impl ObjectSet {
         actix::Context<ObjectSetActor>: ToEnvelope<ObjectSetActor, M>,
     {
         let addr = self.addr()?;
-        addr.send(message).await.unwrap_or_else(|_| Err(self.shared.refusal()))
-    }
-
-    // Reads.
-
-    /// Reads extents.
-    ///
-    /// # Errors
-    /// [`CacheError::InvalidRequest`], [`CacheError::NotFound`] (in a set opened so), [`CacheError::Read`] when the
-    /// store fails; reading again asks it again.
-    ///
-    /// # Cancel safety
-    /// Dropping the future gives up the answer; what was being fetched still enters the cache.
-    pub async fn read(&self, request: ReadRequest) -> Result<ReadBuf, CacheError> {
-        let request = self.shared.shape.checked_read(request)?;
-        if let Some(bytes) = self.read_hit(&request) {
-            return Ok(bytes);
-        }
-        self.read_slow(request, true).await
-    }
-
-    fn read_hit(&self, request: &ReadRequest) -> Option<ReadBuf> {
-        let mut parts = Vec::new();
-        let mut bytes = 0;
-        for extent in &request.extents {
-            let mut out = ReadBuf::default();
-            let object = (&extent.object, request.snap);
-            if !self.shared.read_hit(object, extent.range, request.hints, &mut out) {
-                return None;
-            }
-            bytes += extent.range.len();
-            split_by_place(&extent.places, out, &mut parts);
-        }
-        self.shared.count_hit(bytes);
-        Some(join_places(parts))
-    }
-
-    async fn read_slow(&self, request: ReadRequest, deliver: bool) -> Result<ReadBuf, CacheError> {
-        let (reply, receiver) = oneshot::channel();
-        tell(self.addr()?, Call::Read { request, deliver, reply });
-        answered(&self.shared, receiver).await
-    }
-
-    /// Reads `len` bytes at `offset` of an object's head.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub async fn read_object(
-        &self,
-        object: impl Into<ObjectKey>,
-        offset: u64,
-        len: u64,
-    ) -> Result<ReadBuf, CacheError> {
-        let range = ByteRange::new(offset, len)?;
-        let object = self.shared.shape.canonical(object.into());
-        self.shared.shape.check_range(&object, range)?;
-        let mut out = ReadBuf::default();
-        if self.shared.read_hit((&object, SnapId::HEAD), range, Hints::default(), &mut out) {
-            self.shared.count_hit(len);
-            return Ok(out);
-        }
-        let places = vec![Place { offset: 0, len }];
-        let extents = vec![ObjectExtent { object, range, places }];
-        self.read_slow(ReadRequest { extents, ..ReadRequest::default() }, true).await
-    }
-
-    /// Reads `len` bytes at `offset` of the set's file.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read); [`RequestError::NoLayout`] where the set has no file, [`RequestError::PastFile`]
-    /// where the range ends past it.
-    ///
-    /// # Cancel safety
-    /// As [`read`](Self::read).
-    pub async fn read_at(&self, offset: u64, len: u64) -> Result<ReadBuf, CacheError> {
-        self.read_at_with(offset, len, Hints::default()).await
-    }
-
-    /// As [`read_at`](Self::read_at), with hints.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at).
-    pub async fn read_at_with(
-        &self,
-        offset: u64,
-        len: u64,
-        hints: Hints,
-    ) -> Result<ReadBuf, CacheError> {
-        self.read_snap_at(SnapId::HEAD, (offset, len), hints).await
-    }
-
-    /// Reads `len` bytes at `offset` of the set's file as it was at a snapshot.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at).
-    pub async fn read_snap_at(
-        &self,
-        snap: SnapId,
-        (offset, len): (u64, u64),
-        hints: Hints,
-    ) -> Result<ReadBuf, CacheError> {
-        let (layout, range) = self.file_range(offset, len)?;
-        if let Some(bytes) = self.read_runs_hit(layout, range, (snap, hints)) {
-            return Ok(bytes);
-        }
-        let request = ReadRequest { extents: extents_of(layout, range), snap, hints };
-        self.read(request).await
-    }
-
-    /// The door for file ranges that take one run of each object: allocates nothing for the request.
-    fn read_runs_hit(
-        &self,
-        layout: &Layout,
-        range: ByteRange,
-        (snap, hints): (SnapId, Hints),
-    ) -> Option<ReadBuf> {
-        // A longer range may have several runs of one object, which must be read together.
-        let row_bytes = layout.stripe_unit().saturating_mul(u64::from(layout.stripe_count()));
-        if layout.stripe_count() > 1 && range.len() > row_bytes - layout.stripe_unit() {
-            return None;
-        }
-        let mut out = ReadBuf::default();
-        for run in layout.runs(range) {
-            let object = ObjectKey::Number(run.object);
-            if !self.shared.read_hit((&object, snap), run.range, hints, &mut out) {
-                return None;
-            }
-        }
-        self.shared.count_hit(range.len());
-        Some(out)
-    }
-
-    /// Brings a range of the set's file into the cache, and resolves when it is there.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at).
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the wait, not the fetching.
-    pub async fn prefetch_at(&self, offset: u64, len: u64) -> Result<(), CacheError> {
-        let (layout, range) = self.file_range(offset, len)?;
-        let extents = extents_of(layout, range);
-        self.prefetch(ReadRequest { extents, ..ReadRequest::default() }).await
-    }
-
-    /// Brings extents into the cache, and resolves when they are there.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the wait, not the fetching.
-    pub async fn prefetch(&self, request: ReadRequest) -> Result<(), CacheError> {
-        let request = self.shared.shape.checked_read(request)?;
-        self.read_slow(request, false).await.map(drop)
-    }
-
-    // Writes.
-
-    /// Writes extents. When the future resolves, every read asked after it sees the bytes, and every flush asked after
-    /// it stores them.
-    ///
-    /// # Errors
-    /// [`CacheError::InvalidRequest`]; in a write-through cache also [`CacheError::WriteBack`].
-    ///
-    /// # Cancel safety
-    /// A write that waits for room is given up with its future, unless the cache accepts writes at once
-    /// ([`block_writes_upfront`](crate::CacheConfig::block_writes_upfront)). Otherwise all, some or none of its
-    /// extents may have entered, each of them whole or not at all.
-    pub async fn write(&self, request: WriteRequest) -> Result<(), CacheError> {
-        let mut request = self.shared.shape.checked_write(request)?;
-        if request.journal_tid.is_none() {
-            let extents: SmallVec<[DoorExtent<'_>; 4]> = request
-                .extents
-                .iter()
-                .map(|extent| DoorExtent {
-                    object: &extent.object,
-                    range: extent.range,
-                    places: &extent.places,
-                })
-                .collect();
-            let write = DoorWrite {
-                extents: &extents,
-                data: &request.data,
-                context: request.context.as_ref().map(|context| context.seq),
-                modified: request.modified,
-                hints: request.hints,
-            };
-            match self.shared.write_hit(&write) {
-                Entered::All => return Ok(()),
-                Entered::Some(entered) => {
-                    drop(extents);
-                    request.extents.drain(..entered);
-                }
-            }
-        }
-        self.write_slow(request).await
-    }
-
-    async fn write_slow(&self, request: WriteRequest) -> Result<(), CacheError> {
-        let (reply, receiver) = oneshot::channel();
-        tell(self.addr()?, Call::Write { request, reply });
-        answered(&self.shared, receiver).await
-    }
-
-    /// Writes `data` at `offset` of an object.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    ///
-    /// # Cancel safety
-    /// As [`write`](Self::write).
-    pub async fn write_object(
-        &self,
-        object: impl Into<ObjectKey>,
-        offset: u64,
-        data: Bytes,
-    ) -> Result<(), CacheError> {
-        let range = ByteRange::new(offset, data.len() as u64)?;
-        let object = self.shared.shape.canonical(object.into());
-        self.shared.shape.check_range(&object, range)?;
-        self.write_run((object, range), data, Hints::default()).await
-    }
-
-    /// Writes `data` at `offset` of the set's file.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write); [`RequestError::NoLayout`] where the set has no file, [`RequestError::PastFile`]
-    /// where the data ends past it.
-    ///
-    /// # Cancel safety
-    /// As [`write`](Self::write).
-    pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), CacheError> {
-        self.write_at_with(offset, data, Hints::default()).await
-    }
-
-    /// As [`write_at`](Self::write_at), with hints.
-    ///
-    /// # Errors
-    /// As [`write_at`](Self::write_at).
-    pub async fn write_at_with(
-        &self,
-        offset: u64,
-        data: Bytes,
-        hints: Hints,
-    ) -> Result<(), CacheError> {
-        let (layout, range) = self.file_range(offset, data.len() as u64)?;
-        let mut runs = layout.runs(range);
-        if let (Some(run), None) = (runs.next(), runs.next()) {
-            return self.write_run((ObjectKey::Number(run.object), run.range), data, hints).await;
-        }
-        let extents = extents_of(layout, range);
-        self.write(WriteRequest { extents, data, hints, ..WriteRequest::default() }).await
-    }
-
-    /// Writes one run of one object; the door's way allocates nothing for the request.
-    async fn write_run(
-        &self,
-        (object, range): (ObjectKey, ByteRange),
-        data: Bytes,
-        hints: Hints,
-    ) -> Result<(), CacheError> {
-        let place = Place { offset: 0, len: range.len() };
-        let extent = DoorExtent { object: &object, range, places: &[place] };
-        let write =
-            DoorWrite { extents: &[extent], data: &data, context: None, modified: None, hints };
-        if self.shared.write_hit(&write) == Entered::All {
-            return Ok(());
-        }
-        let extents = vec![ObjectExtent { object, range, places: vec![place] }];
-        self.write_slow(WriteRequest { extents, data, hints, ..WriteRequest::default() }).await
-    }
-
-    /// Sets the snapshot context of the writes that bring none. Writes acknowledged before keep theirs.
-    ///
-    /// # Errors
-    /// [`CacheError::Closed`], [`CacheError::SetFailed`].
-    pub async fn set_snap_context(&self, context: SnapContext) -> Result<(), CacheError> {
-        self.ask(SetSnapContext(context)).await
+        addr.send(message)
+            .await
+            .unwrap_or_else(|_| Err(self.shared.refusal()))
     }
 
     // Flushes.
@@ -395,7 +122,10 @@ impl ObjectSet {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub async fn flush_extents(&self, extents: Vec<ObjectExtent>) -> Result<Flushed, CacheError> {
-        self.ask(Flush { extents: Some(extents) }).await
+        self.ask(Flush {
+            extents: Some(extents),
+        })
+        .await
     }
 
     /// As [`flush`](Self::flush), for every buffer that a range of the set's file touches.
@@ -447,7 +177,11 @@ impl ObjectSet {
         object: impl Into<ObjectKey>,
         size_bytes: u64,
     ) -> Result<(), CacheError> {
-        self.ask(Truncate { object: object.into(), size_bytes }).await
+        self.ask(Truncate {
+            object: object.into(),
+            size_bytes,
+        })
+        .await
     }
 
     /// Notes that the set's file was truncated: what is cached past its end goes, and from now on fetches and
@@ -504,7 +238,8 @@ impl ObjectSet {
     /// As [`is_cached`](Self::is_cached).
     pub async fn is_cached_at(&self, offset: u64, len: u64) -> Result<bool, CacheError> {
         let (layout, range) = self.file_range(offset, len)?;
-        self.is_cached(extents_of(layout, range), SnapId::HEAD).await
+        self.is_cached(extents_of(layout, range), SnapId::HEAD)
+            .await
     }
 
     /// How the set is.
@@ -518,7 +253,10 @@ impl ObjectSet {
     /// What the set holds and what happened, without asking its actor.
     #[must_use]
     pub fn stats(&self) -> (Gauges, Counters) {
-        (self.shared.books.totals().into(), self.shared.books.counters())
+        (
+            self.shared.books.totals().into(),
+            self.shared.books.counters(),
+        )
     }
 
     /// Lists what the set holds.
@@ -537,7 +275,10 @@ impl ObjectSet {
     /// # Cancel safety
     /// Dropping the future leaves the closing under way.
     pub async fn close(&self) -> Result<(), CacheError> {
-        self.cache.stop_set(self.shared.clone(), true).await.map(drop)
+        self.cache
+            .stop_set(self.shared.clone(), true)
+            .await
+            .map(drop)
     }
 
     fn file_range(&self, offset: u64, len: u64) -> Result<(&Layout, ByteRange), CacheError> {

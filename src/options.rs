@@ -92,8 +92,13 @@ impl SetOptions {
 
     pub(crate) fn shape(&self) -> Shape {
         Shape {
-            prefix: self.prefix.clone().unwrap_or_else(|| self.id.as_str().to_owned()),
-            object_bytes_max: self.layout.map_or(OFFSET_BYTES_MAX, |layout| layout.object_size()),
+            prefix: self
+                .prefix
+                .clone()
+                .unwrap_or_else(|| self.id.as_str().to_owned()),
+            object_bytes_max: self
+                .layout
+                .map_or(OFFSET_BYTES_MAX, |layout| layout.object_size()),
             missing: self.missing,
         }
     }

@@ -21,7 +21,9 @@ pub(crate) struct Books {
 
 impl Default for Books {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Padded(std::array::from_fn(|_| AtomicI64::new(0)))) }
+        Self {
+            shards: std::array::from_fn(|_| Padded(std::array::from_fn(|_| AtomicI64::new(0)))),
+        }
     }
 }
 
@@ -43,7 +45,10 @@ impl Books {
     }
 
     pub(crate) fn count(&self, counter: Counter, by: u64) {
-        self.add(GAUGES + counter as usize, i64::try_from(by).unwrap_or(i64::MAX));
+        self.add(
+            GAUGES + counter as usize,
+            i64::try_from(by).unwrap_or(i64::MAX),
+        );
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {
@@ -76,7 +81,7 @@ impl Books {
             read_ops_missed: sum(Counter::ReadOpsMissed),
             read_bytes_hit: sum(Counter::ReadBytesHit),
             read_bytes_missed: sum(Counter::ReadBytesMissed),
-            read_bytes: sum(Counter::ReadBytes),
+            read_bytes: sum(Counter::ReadBytesHit) + sum(Counter::ReadBytesMissed),
             write_ops: sum(Counter::WriteOps),
             write_bytes: sum(Counter::WriteBytes),
             overwritten_while_flushing_bytes: sum(Counter::OverwrittenWhileFlushingBytes),
@@ -96,7 +101,10 @@ impl Books {
 
 /// What happened since the set or cache was opened (rule L-04). Each field is the [`Counter`] of its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each field is documented on the counter of its name")]
+#[expect(
+    missing_docs,
+    reason = "each field is documented on the counter of its name"
+)]
 pub struct Counters {
     pub read_ops_hit: u64,
     pub read_ops_missed: u64,
@@ -124,7 +132,34 @@ impl Counters {
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more")]
     pub fn hit_ratio(&self) -> f64 {
         let reads = self.read_ops_hit + self.read_ops_missed;
-        if reads == 0 { 0.0 } else { self.read_ops_hit as f64 / reads as f64 }
+        if reads == 0 {
+            0.0
+        } else {
+            self.read_ops_hit as f64 / reads as f64
+        }
+    }
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.read_ops_hit += other.read_ops_hit;
+        self.read_ops_missed += other.read_ops_missed;
+        self.read_bytes_hit += other.read_bytes_hit;
+        self.read_bytes_missed += other.read_bytes_missed;
+        self.read_bytes += other.read_bytes;
+        self.write_ops += other.write_ops;
+        self.write_bytes += other.write_bytes;
+        self.overwritten_while_flushing_bytes += other.overwritten_while_flushing_bytes;
+        self.blocked_write_ops += other.blocked_write_ops;
+        self.blocked_write_bytes += other.blocked_write_bytes;
+        self.blocked_write_nanos += other.blocked_write_nanos;
+        self.fetch_ops += other.fetch_ops;
+        self.fetch_bytes += other.fetch_bytes;
+        self.fetch_errors += other.fetch_errors;
+        self.write_back_ops += other.write_back_ops;
+        self.write_back_bytes += other.write_back_bytes;
+        self.write_back_errors += other.write_back_errors;
+        self.evicted_bytes += other.evicted_bytes;
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
@@ -92,7 +92,9 @@ impl SetShared {
     /// The window's cell, made when there is none.
     pub(super) fn open_cell(&self, key: &WindowKey) -> Arc<Cell> {
         let windows = self.windows.pin();
-        windows.get_or_insert_with(key.clone(), Arc::default).clone()
+        windows
+            .get_or_insert_with(key.clone(), Arc::default)
+            .clone()
     }
 
     /// Appends the bytes of a range of an object to `out`, if all of it is in memory.
@@ -105,13 +107,18 @@ impl SetShared {
     ) -> bool {
         let access = Access::of(hints);
         let windows = self.windows.pin();
-        let id = ObjectRef { key: object.clone(), snap };
+        let id = ObjectRef {
+            key: object.clone(),
+            snap,
+        };
         let mut parts = spans(range);
         let (Some((index, span)), None) = (parts.next(), parts.next()) else {
             return self.read_hit_wide(&id, range, access, out);
         };
         let key = WindowKey { object: id, index };
-        let Some(cell) = windows.get(&key) else { return false };
+        let Some(cell) = windows.get(&key) else {
+            return false;
+        };
         let is_hit = cell.read().collect(span, access, out);
         if is_hit && access == Access::DontNeed {
             self.cooled.lock().push(key);
@@ -131,18 +138,30 @@ impl SetShared {
         let windows = self.windows.pin();
         let mut cells: SmallVec<[(&Arc<Cell>, _); 16]> = SmallVec::new();
         for (index, span) in spans(range) {
-            let key = WindowKey { object: id.clone(), index };
-            let Some(cell) = windows.get(&key) else { return false };
+            let key = WindowKey {
+                object: id.clone(),
+                index,
+            };
+            let Some(cell) = windows.get(&key) else {
+                return false;
+            };
             cells.push((cell, span));
         }
-        let guards: SmallVec<[_; 16]> =
-            cells.iter().map(|(cell, span)| (cell.read(), *span)).collect();
+        let guards: SmallVec<[_; 16]> = cells
+            .iter()
+            .map(|(cell, span)| (cell.read(), *span))
+            .collect();
         let pieces = out.piece_count();
-        let is_hit = guards.iter().all(|(window, span)| window.collect(*span, access, out));
+        let is_hit = guards
+            .iter()
+            .all(|(window, span)| window.collect(*span, access, out));
         if !is_hit {
             out.truncate_pieces(pieces);
         } else if access == Access::DontNeed {
-            let keys = spans(range).map(|(index, _)| WindowKey { object: id.clone(), index });
+            let keys = spans(range).map(|(index, _)| WindowKey {
+                object: id.clone(),
+                index,
+            });
             self.cooled.lock().extend(keys);
         }
         is_hit
@@ -152,7 +171,6 @@ impl SetShared {
     pub(crate) fn count_hit(&self, bytes: u64) {
         self.count(Counter::ReadOpsHit, 1);
         self.count(Counter::ReadBytesHit, bytes);
-        self.count(Counter::ReadBytes, bytes);
     }
 
     /// Puts a checked write in, as far as that needs nobody else.
@@ -169,10 +187,12 @@ impl SetShared {
         if !self.common.ledger.take(purse) {
             return Entered::Some(0);
         }
-        let clock = &self.common.clock;
+        let now = self.common.clock.now();
         let written = Written {
-            since: clock.now(),
-            modified: write.modified.unwrap_or_else(|| clock.timestamp()),
+            since: now,
+            modified: write
+                .modified
+                .unwrap_or_else(|| self.common.timestamp_at(now)),
             epoch: 0,
             context,
             journal: None,
@@ -180,7 +200,9 @@ impl SetShared {
         let (mut entered, mut bytes, mut is_listed) = (0, 0, false);
         for extent in write.extents {
             let put = (written, Access::of(write.hints), write.data);
-            let Some((change, lists)) = self.put_extent(extent, put) else { break };
+            let Some((change, lists)) = self.put_extent(extent, put) else {
+                break;
+            };
             is_listed |= lists;
             purse -= change.charge;
             if change.totals != Totals::default() {
@@ -192,7 +214,6 @@ impl SetShared {
         self.common.ledger.give(purse);
         if entered > 0 {
             if is_listed {
-                fence(Ordering::SeqCst);
                 self.note_dirtied();
             }
             self.count(Counter::WriteBytes, bytes);
@@ -231,15 +252,26 @@ impl SetShared {
         (written, access, data): (Written, Access, &[u8]),
     ) -> Option<(Settlement, bool)> {
         let slices = slices(extent.range, extent.places);
-        let id = ObjectRef { key: extent.object.clone(), snap: SnapId::HEAD };
+        let id = ObjectRef {
+            key: extent.object.clone(),
+            snap: SnapId::HEAD,
+        };
         loop {
             let cells: SmallVec<[(u64, Arc<Cell>); 4]> = spans(extent.range)
                 .map(|(index, _)| {
-                    (index, self.open_cell(&WindowKey { object: id.clone(), index }))
+                    (
+                        index,
+                        self.open_cell(&WindowKey {
+                            object: id.clone(),
+                            index,
+                        }),
+                    )
                 })
                 .collect();
-            let mut guards: SmallVec<[(u64, RwLockWriteGuard<'_, Window>); 4]> =
-                cells.iter().map(|(index, cell)| (*index, cell.lock())).collect();
+            let mut guards: SmallVec<[(u64, RwLockWriteGuard<'_, Window>); 4]> = cells
+                .iter()
+                .map(|(index, cell)| (*index, cell.lock()))
+                .collect();
             if guards.iter().any(|(_, window)| window.closed) {
                 continue;
             }
@@ -251,14 +283,21 @@ impl SetShared {
                     return None;
                 }
             }
-            let written = Written { epoch: self.epoch.load(Ordering::SeqCst), ..written };
+            let written = Written {
+                epoch: self.epoch.load(Ordering::SeqCst),
+                ..written
+            };
             let (mut change, mut lists) = (Settlement::default(), false);
             for (index, span, from) in &slices {
                 let (_, window) = guards.get_mut(place(*index))?;
                 let from = usize::try_from(*from).ok()?;
                 let bytes = data.get(from..from + span.len() as usize)?;
-                if let Ok(outcome) = window.put(Put { span: *span, bytes, written, access })
-                    && outcome.overwritten_tx_bytes > 0
+                if let Ok(outcome) = window.put(Put {
+                    span: *span,
+                    bytes,
+                    written,
+                    access,
+                }) && outcome.overwritten_tx_bytes > 0
                 {
                     let bytes = outcome.overwritten_tx_bytes;
                     self.count(Counter::OverwrittenWhileFlushingBytes, bytes);
@@ -268,7 +307,10 @@ impl SetShared {
                 if !window.listed {
                     window.listed = true;
                     lists = true;
-                    let key = WindowKey { object: id.clone(), index: *index };
+                    let key = WindowKey {
+                        object: id.clone(),
+                        index: *index,
+                    };
                     self.listed.lock().push(key);
                 }
                 let settled = window.settle();

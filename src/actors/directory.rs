@@ -33,7 +33,8 @@ impl Directory {
 
     /// Takes a set out, unless another has taken its name.
     pub(crate) fn remove(&self, set: &Arc<SetShared>) {
-        self.sets.remove_if(&set.id, |_, known| Arc::ptr_eq(known, set));
+        self.sets
+            .remove_if(&set.id, |_, known| Arc::ptr_eq(known, set));
     }
 
     /// All sets.

@@ -40,7 +40,9 @@ impl Driver {
         self.under_way.insert(op, abort);
         let (ended, addr) = (self.ended.clone(), addr.clone());
         actix::spawn(async move {
-            let Ok(end) = Abortable::new(future, registration).await else { return };
+            let Ok(end) = Abortable::new(future, registration).await else {
+                return;
+            };
             let is_first = {
                 let mut ended = ended.borrow_mut();
                 ended.push((op, survived(end)));

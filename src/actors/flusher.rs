@@ -48,8 +48,15 @@ impl FlusherActor {
         Levels {
             dirty: dirty + waiting.dirty,
             // What is larger than the limit goes alone: then everything else has to go first.
-            target: if waiting.is_oversized { 0 } else { limits.target_dirty_bytes },
-            room_short: self.common.room_short.load(std::sync::atomic::Ordering::Relaxed),
+            target: if waiting.is_oversized {
+                0
+            } else {
+                limits.target_dirty_bytes
+            },
+            room_short: self
+                .common
+                .room_short
+                .load(std::sync::atomic::Ordering::Relaxed),
             now: self.common.clock.now(),
             age_max: limits.max_dirty_age,
         }
@@ -94,8 +101,7 @@ impl FlusherActor {
         ask(set.clone(), demand)
             .into_actor(self)
             .map(move |taken, flusher, ctx| {
-                let (bytes, oldest) =
-                    taken.map_or((0, None), |taken| (taken.bytes, taken.oldest));
+                let (bytes, oldest) = taken.map_or((0, None), |taken| (taken.bytes, taken.oldest));
                 flusher.plan.answered(number, bytes, oldest);
                 if oldest.is_none()
                     && let Some(set) = flusher.sets.remove(&number)

@@ -32,7 +32,14 @@ impl ObjectSetActor {
     ) -> Reply<ReadBuf> {
         let (reply, receiver) = oneshot::channel();
         match self.shared.shape.checked_read(request) {
-            Ok(request) => self.call(Call::Read { request, deliver, reply }, ctx),
+            Ok(request) => self.call(
+                Call::Read {
+                    request,
+                    deliver,
+                    reply,
+                },
+                ctx,
+            ),
             Err(error) => answer(reply, Err(error.into())),
         }
         self.await_reply(receiver)
@@ -93,7 +100,10 @@ impl Handler<Flush> for ObjectSetActor {
 
     fn handle(&mut self, Flush { extents }: Flush, ctx: &mut Context<Self>) -> Self::Result {
         let (reply, receiver) = oneshot::channel();
-        match extents.map(|extents| self.checked_extents(extents)).transpose() {
+        match extents
+            .map(|extents| self.checked_extents(extents))
+            .transpose()
+        {
             Ok(extents) => {
                 let waiter = self.enrol(Waiter::Flushed(reply));
                 let now = self.now();
@@ -111,7 +121,9 @@ impl Handler<Discard> for ObjectSetActor {
 
     fn handle(&mut self, Discard { extents }: Discard, ctx: &mut Context<Self>) -> Self::Result {
         let (reply, receiver) = oneshot::channel();
-        let checked = self.check_open().and_then(|()| self.checked_extents(extents));
+        let checked = self
+            .check_open()
+            .and_then(|()| self.checked_extents(extents));
         match checked {
             Ok(extents) => {
                 let waiter = self.enrol(Waiter::Done(reply));
@@ -135,7 +147,8 @@ impl Handler<Truncate> for ObjectSetActor {
                 let object = self.shared.shape.canonical(truncate.object);
                 let waiter = self.enrol(Waiter::Done(reply));
                 let now = self.now();
-                self.engine.truncate(now, waiter, (&object, truncate.size_bytes));
+                self.engine
+                    .truncate(now, waiter, (&object, truncate.size_bytes));
                 self.drive(ctx);
             }
             Err(error) => answer(reply, Err(error)),
@@ -253,7 +266,10 @@ impl Handler<GetDump> for ObjectSetActor {
         let now = self.now();
         let objects = self.engine.list(now);
         self.drive(ctx);
-        Ok(SetDump { set: self.shared.id.clone(), objects })
+        Ok(SetDump {
+            set: self.shared.id.clone(),
+            objects,
+        })
     }
 }
 
@@ -295,7 +311,10 @@ impl Handler<WriteBack> for ObjectSetActor {
         self.engine.write_back(now, demand);
         let taken = sent(self).saturating_sub(before) + self.engine.demanded_bytes();
         self.drive(ctx);
-        Taken { bytes: taken, oldest: self.engine.oldest_dirty() }
+        Taken {
+            bytes: taken,
+            oldest: self.engine.oldest_dirty(),
+        }
     }
 }
 

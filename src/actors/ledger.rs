@@ -85,8 +85,16 @@ fn amount(value: i64) -> u64 {
 fn limits_of(limits: &Limits) -> (u64, u64, u64) {
     let room = limits.max_bytes - limits.max_bytes / HEADROOM_PART;
     // A write-through cache holds bytes as dirty just until the store has them, or while it refuses them.
-    let dirty = if limits.is_write_through() { room / 2 } else { limits.max_dirty_bytes };
-    (room, dirty, (dirty / DIRTY_BUFFER_BYTES).max(DIRTY_BUFFERS_MIN))
+    let dirty = if limits.is_write_through() {
+        room / 2
+    } else {
+        limits.max_dirty_bytes
+    };
+    (
+        room,
+        dirty,
+        (dirty / DIRTY_BUFFER_BYTES).max(DIRTY_BUFFERS_MIN),
+    )
 }
 
 impl Ledger {
@@ -111,7 +119,8 @@ impl Ledger {
         self.room.set_limit(room);
         self.dirty.set_limit(dirty);
         self.dirty_buffers.set_limit(buffers);
-        self.objects_max.store(limits.max_objects, Ordering::Relaxed);
+        self.objects_max
+            .store(limits.max_objects, Ordering::Relaxed);
         self.serve();
     }
 
@@ -128,8 +137,11 @@ impl Ledger {
     }
 
     fn try_take(&self, charge: Charge) -> bool {
-        let (room, dirty, buffers) =
-            (amount(charge.room), amount(charge.dirty), amount(charge.dirty_buffers));
+        let (room, dirty, buffers) = (
+            amount(charge.room),
+            amount(charge.dirty),
+            amount(charge.dirty_buffers),
+        );
         if dirty > 0 && !self.dirty.try_take(dirty) {
             return false;
         }
@@ -162,7 +174,8 @@ impl Ledger {
             }
         }
         // The budget sees to it that a claim which was refused before this room came back is seen here.
-        if self.writes_waiting.load(Ordering::Acquire) + self.fetches_waiting.load(Ordering::Acquire)
+        if self.writes_waiting.load(Ordering::Acquire)
+            + self.fetches_waiting.load(Ordering::Acquire)
             > 0
         {
             self.serve();
@@ -192,8 +205,10 @@ impl Ledger {
     }
 
     fn note_waiting(&self, queues: &Queues) {
-        self.writes_waiting.store(queues.writes.len(), Ordering::Release);
-        self.fetches_waiting.store(queues.fetches.len(), Ordering::Release);
+        self.writes_waiting
+            .store(queues.writes.len(), Ordering::Release);
+        self.fetches_waiting
+            .store(queues.fetches.len(), Ordering::Release);
         if queues.writes.is_empty() {
             self.write_wants_room.store(0, Ordering::Release);
         }
@@ -210,9 +225,12 @@ impl Ledger {
                 }
                 met.extend(queues.writes.pop_front());
             }
-            let write_wants_room =
-                queues.writes.front().is_some_and(|claim| self.lacks_only_room(claim));
-            self.write_wants_room.store(usize::from(write_wants_room), Ordering::Release);
+            let write_wants_room = queues
+                .writes
+                .front()
+                .is_some_and(|claim| self.lacks_only_room(claim));
+            self.write_wants_room
+                .store(usize::from(write_wants_room), Ordering::Release);
             while let Some(claim) = queues.fetches.front() {
                 if write_wants_room || !self.meet(claim) {
                     break;
@@ -275,13 +293,25 @@ impl Ledger {
     pub(crate) fn waiting(&self) -> Waiting {
         let queues = self.queues.lock();
         let all = queues.writes.iter().chain(&queues.fetches);
-        let room_max = all.clone().map(|claim| amount(claim.charge.room)).max().unwrap_or(0);
-        let dirty_max = queues.writes.iter().map(|claim| amount(claim.charge.dirty)).max();
+        let room_max = all
+            .clone()
+            .map(|claim| amount(claim.charge.room))
+            .max()
+            .unwrap_or(0);
+        let dirty_max = queues
+            .writes
+            .iter()
+            .map(|claim| amount(claim.charge.dirty))
+            .max();
         Waiting {
             is_oversized: room_max > self.room.limit()
                 || dirty_max.is_some_and(|dirty| dirty > self.dirty.limit()),
             claims: queues.writes.len() + queues.fetches.len(),
-            dirty: queues.writes.iter().map(|claim| amount(claim.charge.dirty)).sum(),
+            dirty: queues
+                .writes
+                .iter()
+                .map(|claim| amount(claim.charge.dirty))
+                .sum(),
             room: all.map(|claim| amount(claim.charge.room)).sum(),
         }
     }
@@ -343,15 +373,26 @@ mod tests {
     }
 
     fn write(bytes: i64) -> Charge {
-        Charge { room: bytes, dirty: bytes, dirty_buffers: 1 }
+        Charge {
+            room: bytes,
+            dirty: bytes,
+            dirty_buffers: 1,
+        }
     }
 
     fn fetch(bytes: i64) -> Charge {
-        Charge { room: bytes, ..Charge::default() }
+        Charge {
+            room: bytes,
+            ..Charge::default()
+        }
     }
 
     fn claim(claimant: &Arc<Granted>, number: u64, charge: Charge) -> Claim {
-        Claim { claimant: claimant.clone(), waiter: WaiterId(number), charge }
+        Claim {
+            claimant: claimant.clone(),
+            waiter: WaiterId(number),
+            charge,
+        }
     }
 
     /// W-05, H-26
@@ -361,7 +402,10 @@ mod tests {
         assert!(ledger.take(write(900)));
         ledger.claim(claim(&granted, 1, write(500)));
         ledger.claim(claim(&granted, 2, write(50)));
-        assert!(!ledger.take(write(10)), "a small write passes those who wait");
+        assert!(
+            !ledger.take(write(10)),
+            "a small write passes those who wait"
+        );
         assert!(ledger.take(fetch(10)), "a fetch waits for dirty room");
         ledger.give(write(400));
         assert_eq!(*granted.0.lock(), [1]);

@@ -207,8 +207,15 @@ impl std::ops::AddAssign for Lost {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Call {
-    Read { request: ReadRequest, deliver: bool, reply: oneshot::Sender<Result<ReadBuf, CacheError>> },
-    Write { request: WriteRequest, reply: oneshot::Sender<Result<(), CacheError>> },
+    Read {
+        request: ReadRequest,
+        deliver: bool,
+        reply: oneshot::Sender<Result<ReadBuf, CacheError>>,
+    },
+    Write {
+        request: WriteRequest,
+        reply: oneshot::Sender<Result<(), CacheError>>,
+    },
 }
 
 /// The end of a fetch or writeback.

@@ -98,16 +98,20 @@ impl ObjectSetActor {
     pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
         let now = self.now();
         match call {
-            Call::Read { request, deliver, reply } => {
+            Call::Read {
+                request,
+                deliver,
+                reply,
+            } => {
                 let waiter = self.enrol(Waiter::Read(reply));
                 self.engine.read(now, waiter, request, deliver);
             }
             Call::Write { request, reply } => match self.check_open() {
                 Ok(()) => {
-                    let modified =
-                        request.modified.unwrap_or_else(|| self.shared.common.clock.timestamp());
+                    let modified = request
+                        .modified
+                        .unwrap_or_else(|| self.shared.common.clock.timestamp());
                     let waiter = self.enrol(Waiter::Done(reply));
-                    self.shared.note_dirtied();
                     self.engine.write(now, waiter, request, modified);
                 }
                 Err(error) => answer(reply, Err(error)),
@@ -183,7 +187,10 @@ impl ObjectSetActor {
                     "fetch", set, object = %read.object, op = op.0,
                     offset_bytes = read.range.start(), len_bytes = read.range.len()
                 );
-                let future = span.in_scope(|| backend.read(read)).map(Ended::Fetch).boxed();
+                let future = span
+                    .in_scope(|| backend.read(read))
+                    .map(Ended::Fetch)
+                    .boxed();
                 self.driver.start(op, future, (&ctx.address(), span));
             }
             Action::WriteBack { op, write } => {
@@ -191,7 +198,10 @@ impl ObjectSetActor {
                     "write_back", set, object = %write.object, op = op.0,
                     runs = write.runs.len(), len_bytes = write.len_bytes()
                 );
-                let future = span.in_scope(|| backend.write(write)).map(Ended::WriteBack).boxed();
+                let future = span
+                    .in_scope(|| backend.write(write))
+                    .map(Ended::WriteBack)
+                    .boxed();
                 self.driver.start(op, future, (&ctx.address(), span));
             }
             Action::GiveUp { op } => {
@@ -201,7 +211,11 @@ impl ObjectSetActor {
             Action::Journal(notice) => backend.journal(notice),
             Action::AwaitRoom { waiter, charge } => {
                 let claimant: Arc<dyn Claimant> = self.shared.clone();
-                self.shared.common.ledger.claim(Claim { claimant, waiter, charge });
+                self.shared.common.ledger.claim(Claim {
+                    claimant,
+                    waiter,
+                    charge,
+                });
                 self.shared.common.wake_trimmer();
                 self.shared.common.wake_flusher();
             }
@@ -211,7 +225,9 @@ impl ObjectSetActor {
     }
 
     fn reply(&mut self, waiter: WaiterId, reply: Reply) {
-        let Some(waiter) = self.waiters.remove(&waiter) else { return };
+        let Some(waiter) = self.waiters.remove(&waiter) else {
+            return;
+        };
         match (waiter, reply) {
             (Waiter::Read(caller), Reply::Read(result)) => answer(caller, result),
             (Waiter::Done(caller), Reply::Done(result)) => answer(caller, result),
@@ -338,8 +354,9 @@ impl Drop for ObjectSetActor {
                 tracing::error!(set, "object set failed");
             }
         }
+        *shared.common.retired.lock() += shared.books.counters();
         let claimant: Arc<dyn Claimant> = shared.clone();
         shared.common.ledger.forget(&claimant);
-        shared.give_up_everything(self.engine.held_charge());
+        shared.give_up_everything(self.engine.held_by_writes());
     }
 }

@@ -48,15 +48,21 @@ impl FlushPlan {
 
     /// Begins a pass.
     pub(crate) fn begin(&mut self, levels: &Levels) {
-        self.wanted = levels.dirty.saturating_sub(levels.target).max(levels.room_short);
+        self.wanted = levels
+            .dirty
+            .saturating_sub(levels.target)
+            .max(levels.room_short);
         self.asked.clear();
     }
 
     /// The next set to ask, and for what: above the target the oldest bytes of all sets, below it those that are too
     /// old. Each set is asked once in a pass; it goes on by itself while it has bytes to send.
     pub(crate) fn next(&mut self, levels: &Levels) -> Option<(u64, Demand)> {
-        let mut oldest_first =
-            self.by_age.iter().filter(|(_, set)| !self.asked.contains(set)).copied();
+        let mut oldest_first = self
+            .by_age
+            .iter()
+            .filter(|(_, set)| !self.asked.contains(set))
+            .copied();
         let (oldest, set) = oldest_first.next()?;
         let second = oldest_first.next().map(|(second, _)| second);
         let too_old = levels.now.before(levels.age_max);
@@ -64,9 +70,15 @@ impl FlushPlan {
             let since = second.map_or(levels.now, |second| {
                 second.max(oldest).after(AGE_SLACK).min(levels.now)
             });
-            Demand { bytes: self.wanted, since }
+            Demand {
+                bytes: self.wanted,
+                since,
+            }
         } else if oldest <= too_old {
-            Demand { bytes: BATCH_BYTES, since: too_old }
+            Demand {
+                bytes: BATCH_BYTES,
+                since: too_old,
+            }
         } else {
             return None;
         };
@@ -101,7 +113,11 @@ impl RoomLevels {
         }
         let low = self.limit - self.limit / 8;
         let is_high = self.used > self.limit - self.limit / 16 || self.waiting > 0;
-        if is_high { (self.used + self.waiting).saturating_sub(low) } else { 0 }
+        if is_high {
+            (self.used + self.waiting).saturating_sub(low)
+        } else {
+            0
+        }
     }
 }
 
@@ -114,7 +130,13 @@ mod tests {
     }
 
     fn levels(dirty: u64) -> Levels {
-        Levels { dirty, target: 100, now: at(100), age_max: Duration::from_secs(5), room_short: 0 }
+        Levels {
+            dirty,
+            target: 100,
+            now: at(100),
+            age_max: Duration::from_secs(5),
+            room_short: 0,
+        }
     }
 
     /// F-01
@@ -150,10 +172,35 @@ mod tests {
     /// T-01, H-35
     #[test]
     fn room_is_made_before_it_runs_out() {
-        let levels = RoomLevels { used: 900, limit: 1600, ..RoomLevels::default() };
+        let levels = RoomLevels {
+            used: 900,
+            limit: 1600,
+            ..RoomLevels::default()
+        };
         assert_eq!(levels.surplus(), 0);
-        assert_eq!(RoomLevels { used: 1550, ..levels }.surplus(), 150);
-        assert_eq!(RoomLevels { waiting: 1000, ..levels }.surplus(), 500);
-        assert_eq!(RoomLevels { wants_all: true, ..levels }.surplus(), 900);
+        assert_eq!(
+            RoomLevels {
+                used: 1550,
+                ..levels
+            }
+            .surplus(),
+            150
+        );
+        assert_eq!(
+            RoomLevels {
+                waiting: 1000,
+                ..levels
+            }
+            .surplus(),
+            500
+        );
+        assert_eq!(
+            RoomLevels {
+                wants_all: true,
+                ..levels
+            }
+            .surplus(),
+            900
+        );
     }
 }

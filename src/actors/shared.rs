@@ -1,13 +1,13 @@
 //! What the threads of callers and actors share: of the whole cache, and of one set.
 
 use std::fmt;
-use std::sync::atomic::{fence, AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use actix::Addr;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use super::books::Books;
+use super::books::{Books, Counters};
 use super::cell::Cell;
 use super::flusher::FlusherActor;
 use super::ledger::{Claimant, Ledger};
@@ -18,10 +18,12 @@ use super::trimmer::TrimActor;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::engine::{BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey};
+use crate::engine::{
+    BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey,
+};
 use crate::error::CacheError;
 use crate::request::Shape;
-use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId};
+use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId, Timestamp};
 
 /// What all sets of a cache share.
 #[derive(Debug)]
@@ -30,6 +32,12 @@ pub(crate) struct Common {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Ledger,
     pub(crate) books: Books,
+    /// What sets counted that have gone.
+    pub(crate) retired: Mutex<Counters>,
+    /// Frees what the sets' indexes drop once no thread looks at it.
+    collector: Arc<seize::Collector>,
+    /// The time of day when the clock started.
+    clock_start: Timestamp,
     pub(crate) limits: RwLock<Limits>,
     /// Above so many dirty bytes the flusher is woken. Copied from the limits, since every write asks.
     pub(crate) target_dirty_bytes: AtomicU64,
@@ -46,9 +54,13 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn new(backend: Arc<dyn Backend>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        let clock_start = Timestamp(clock.timestamp().0.saturating_sub(clock.now().as_nanos()));
         Self {
             backend,
             clock,
+            retired: Mutex::default(),
+            collector: Arc::new(seize::Collector::new()),
+            clock_start,
             ledger: Ledger::new(&limits),
             books: Books::default(),
             limits: RwLock::new(limits),
@@ -63,18 +75,15 @@ impl Common {
         }
     }
 
+    /// The time of day at a moment.
+    pub(crate) const fn timestamp_at(&self, moment: Moment) -> Timestamp {
+        Timestamp(self.clock_start.0.saturating_add(moment.as_nanos()))
+    }
+
     pub(crate) fn set_actors(&self, flusher: Addr<FlusherActor>, trimmer: Addr<TrimActor>) {
         // Set once, by the one who starts the cache.
         self.flusher.get_or_init(|| flusher);
         self.trimmer.get_or_init(|| trimmer);
-    }
-
-    pub(crate) const fn flusher(&self) -> &OnceLock<Addr<FlusherActor>> {
-        &self.flusher
-    }
-
-    pub(crate) const fn trimmer(&self) -> &OnceLock<Addr<TrimActor>> {
-        &self.trimmer
     }
 
     /// Wakes the flusher, unless it is about to look anyway.
@@ -132,8 +141,12 @@ pub(crate) enum SetState {
     Failed,
 }
 
-const STATES: [SetState; 4] =
-    [SetState::Open, SetState::Closing, SetState::Closed, SetState::Failed];
+const STATES: [SetState; 4] = [
+    SetState::Open,
+    SetState::Closing,
+    SetState::Closed,
+    SetState::Failed,
+];
 
 /// What callers, the set's actor, the flusher and the trimmer share of one set.
 #[derive(Debug)]
@@ -171,11 +184,15 @@ impl SetShared {
             shape,
             layout,
             file_bytes,
-            common,
             books: Books::default(),
-            windows: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            windows: papaya::HashMap::builder()
+                .capacity(0)
+                .hasher(foldhash::fast::RandomState::default())
+                .shared_collector(common.collector.clone())
+                .build(),
             listed: Mutex::default(),
             cooled: Mutex::default(),
+            common,
             epoch: AtomicU64::new(1),
             context: AtomicU64::new(context),
             is_dirtied: AtomicBool::new(false),
@@ -221,9 +238,12 @@ impl SetShared {
     }
 
     /// Notes that the set may hold dirty bytes, for the flusher's next look; wakes nobody.
+    ///
+    /// Called after the books show the bytes.
     pub(crate) fn note_dirtied(self: &Arc<Self>) {
-        if !self.is_dirtied.load(Ordering::Acquire)
-            && !self.is_dirtied.swap(true, Ordering::AcqRel)
+        // SeqCst: see `forget_dirtied`.
+        fence(Ordering::SeqCst);
+        if !self.is_dirtied.load(Ordering::Acquire) && !self.is_dirtied.swap(true, Ordering::AcqRel)
         {
             self.common.dirtied.lock().push(self.clone());
         }
@@ -232,7 +252,7 @@ impl SetShared {
     /// The flusher no longer watches the set, unless it has become dirty again meanwhile.
     pub(crate) fn forget_dirtied(self: &Arc<Self>) {
         self.is_dirtied.store(false, Ordering::SeqCst);
-        // SeqCst, here and where a window is newly listed: either the books show its bytes here, or its writer sees
+        // SeqCst, here and in `note_dirtied`: either the books show its bytes here, or its writer sees
         // that the set is no longer watched.
         fence(Ordering::SeqCst);
         if self.may_be_dirty() {
@@ -286,7 +306,6 @@ impl SetShared {
 
     pub(crate) fn count(&self, counter: Counter, by: u64) {
         self.books.count(counter, by);
-        self.common.books.count(counter, by);
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {
@@ -377,6 +396,9 @@ impl Shelf for SetShelf {
 
     fn add_totals(&self, change: &Totals) {
         self.0.add_totals(change);
+        if change.bytes_in(BufferState::Dirty) > 0 {
+            self.0.note_dirtied();
+        }
     }
 
     fn add_objects(&self, change: i64) {

@@ -31,13 +31,23 @@ pub(crate) struct TrimActor {
 
 impl TrimActor {
     pub(crate) const fn new(common: Arc<Common>, directory: Arc<Directory>) -> Self {
-        Self { common, directory, is_looking: false, looks_again: false }
+        Self {
+            common,
+            directory,
+            is_looking: false,
+            looks_again: false,
+        }
     }
 
     fn levels(&self) -> RoomLevels {
         let (used, limit) = self.common.ledger.room();
         let waiting = self.common.ledger.waiting();
-        RoomLevels { used, limit, waiting: waiting.room, wants_all: waiting.is_oversized }
+        RoomLevels {
+            used,
+            limit,
+            waiting: waiting.room,
+            wants_all: waiting.is_oversized,
+        }
     }
 
     fn surplus_objects(&self) -> u64 {
@@ -55,8 +65,12 @@ impl TrimActor {
             self.common.room_short.store(0, Ordering::Relaxed);
             return;
         }
-        let mut sets: Vec<(Option<Moment>, Arc<SetShared>)> =
-            self.directory.sets().into_iter().map(|set| (set.coldest(), set)).collect();
+        let mut sets: Vec<(Option<Moment>, Arc<SetShared>)> = self
+            .directory
+            .sets()
+            .into_iter()
+            .map(|set| (set.coldest(), set))
+            .collect();
         // Those that give nothing, but may have idle objects, come last.
         sets.sort_by(|(a, left), (b, right)| {
             (a.is_none(), a, &left.id).cmp(&(b.is_none(), b, &right.id))
@@ -74,7 +88,10 @@ impl TrimActor {
         ctx: &mut Context<Self>,
     ) {
         let (bytes, objects) = (self.levels().surplus(), self.surplus_objects());
-        let wanted = GiveBack { bytes: bytes.min(BATCH_BYTES), objects };
+        let wanted = GiveBack {
+            bytes: bytes.min(BATCH_BYTES),
+            objects,
+        };
         let next = sets.pop().filter(|_| bytes > 0 || objects > 0);
         let Some((_, set)) = next else {
             self.end_look(bytes, ctx);
@@ -83,7 +100,10 @@ impl TrimActor {
         ask(set.clone(), wanted)
             .into_actor(self)
             .map(move |freed, trimmer, ctx| {
-                let freed = freed.unwrap_or(Freed { bytes: 0, objects: 0 });
+                let freed = freed.unwrap_or(Freed {
+                    bytes: 0,
+                    objects: 0,
+                });
                 if freed.bytes == 0 && freed.objects == 0 {
                     exhausted.insert(set.id.clone());
                 } else if !exhausted.contains(&set.id) {
@@ -97,7 +117,11 @@ impl TrimActor {
     /// What clean bytes could not give must come from dirty ones, once they are stored.
     fn end_look(&mut self, short: u64, ctx: &mut Context<Self>) {
         self.is_looking = false;
-        let short = if self.common.ledger.has_waiting() { short } else { 0 };
+        let short = if self.common.ledger.has_waiting() {
+            short
+        } else {
+            0
+        };
         self.common.room_short.store(short, Ordering::Relaxed);
         if short > 0 {
             self.common.wake_flusher();
