@@ -300,8 +300,8 @@ impl ObjectSetActor {
         let mut lost = Lost::default();
         if !self.must_store {
             let totals = self.shared.books.totals();
-            let bytes = |state| u64::try_from(totals.bytes_in(state)).unwrap_or_default();
-            lost.in_flight_bytes = bytes(BufferState::Tx);
+            let in_flight = totals.bytes_in(BufferState::Tx);
+            lost.in_flight_bytes = u64::try_from(in_flight).unwrap_or_default();
             let now = self.now();
             lost.dirty_bytes = self.engine.purge(now);
         } else if !self.engine.is_quiet() {

@@ -243,10 +243,6 @@ impl<S: Shelf> SetEngine<S> {
         self.last_error.as_ref()
     }
 
-    pub(crate) const fn shelf(&self) -> &S {
-        &self.shelf
-    }
-
     pub(crate) const fn options(&self) -> &EngineOptions {
         &self.options
     }

@@ -15,7 +15,7 @@ pub(crate) use charge::Settlement;
 pub use charge::{Charge, Totals};
 pub(crate) use drop::{Dropped, What};
 pub(crate) use fetch::{Fill, Found};
-pub(crate) use write::{Put, PutError, PutOutcome};
+pub(crate) use write::{Put, PutOutcome};
 pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
 
 use super::extent::{BufferState, Extent, ExtentState, OpId};
@@ -53,10 +53,6 @@ impl Span {
 
     const fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
-    }
-
-    const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end && other.start < self.end
     }
 }
 
