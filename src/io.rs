@@ -23,7 +23,7 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// The largest write in bytes.
     pub write_bytes_max: u64,
-    /// The most pieces (runs of a write, and buffers in them) that one write may hold.
+    /// The most buffers that one write may hold, over all its runs.
     pub write_pieces_max: usize,
     /// Writes aligned to this many bytes are cheaper than others; a power of two.
     pub write_granularity: u32,

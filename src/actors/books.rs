@@ -81,7 +81,7 @@ impl Books {
             read_ops_missed: sum(Counter::ReadOpsMissed),
             read_bytes_hit: sum(Counter::ReadBytesHit),
             read_bytes_missed: sum(Counter::ReadBytesMissed),
-            read_bytes: sum(Counter::ReadBytes),
+            read_bytes: sum(Counter::ReadBytesHit) + sum(Counter::ReadBytesMissed),
             write_ops: sum(Counter::WriteOps),
             write_bytes: sum(Counter::WriteBytes),
             overwritten_while_flushing_bytes: sum(Counter::OverwrittenWhileFlushingBytes),
@@ -137,6 +137,29 @@ impl Counters {
         } else {
             self.read_ops_hit as f64 / reads as f64
         }
+    }
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.read_ops_hit += other.read_ops_hit;
+        self.read_ops_missed += other.read_ops_missed;
+        self.read_bytes_hit += other.read_bytes_hit;
+        self.read_bytes_missed += other.read_bytes_missed;
+        self.read_bytes += other.read_bytes;
+        self.write_ops += other.write_ops;
+        self.write_bytes += other.write_bytes;
+        self.overwritten_while_flushing_bytes += other.overwritten_while_flushing_bytes;
+        self.blocked_write_ops += other.blocked_write_ops;
+        self.blocked_write_bytes += other.blocked_write_bytes;
+        self.blocked_write_nanos += other.blocked_write_nanos;
+        self.fetch_ops += other.fetch_ops;
+        self.fetch_bytes += other.fetch_bytes;
+        self.fetch_errors += other.fetch_errors;
+        self.write_back_ops += other.write_back_ops;
+        self.write_back_bytes += other.write_back_bytes;
+        self.write_back_errors += other.write_back_errors;
+        self.evicted_bytes += other.evicted_bytes;
     }
 }
 

@@ -193,7 +193,6 @@ impl SetShared {
     pub(crate) fn count_hit(&self, bytes: u64) {
         self.count(Counter::ReadOpsHit, 1);
         self.count(Counter::ReadBytesHit, bytes);
-        self.count(Counter::ReadBytes, bytes);
     }
 
     /// Puts a checked write in, as far as that needs nobody else.
@@ -210,10 +209,12 @@ impl SetShared {
         if !self.common.ledger.take(purse) {
             return Entered::Some(0);
         }
-        let clock = &self.common.clock;
+        let now = self.common.clock.now();
         let written = Written {
-            since: clock.now(),
-            modified: write.modified.unwrap_or_else(|| clock.timestamp()),
+            since: now,
+            modified: write
+                .modified
+                .unwrap_or_else(|| self.common.timestamp_at(now)),
             epoch: 0,
             context,
             journal: None,
@@ -235,7 +236,7 @@ impl SetShared {
         self.common.ledger.give(purse);
         if entered > 0 {
             if is_listed {
-                self.note_still_dirty();
+                self.note_dirtied();
             }
             self.count(Counter::WriteBytes, bytes);
             self.check_dirty_now_and_then(bytes);
@@ -345,5 +346,86 @@ impl SetShared {
     /// The time now.
     pub(crate) fn now(&self) -> Moment {
         self.common.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::Actor;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::actors::{Common, ObjectSetActor};
+    use crate::backend::{Backend, MemoryBackend};
+    use crate::clock::ManualClock;
+    use crate::config::{CacheConfig, Limits};
+    use crate::engine::EngineOptions;
+    use crate::options::SetOptions;
+
+    fn start_set() -> Arc<SetShared> {
+        let backend = Arc::new(MemoryBackend::new());
+        let capabilities = backend.capabilities();
+        let limits = Limits::try_from(&CacheConfig::default()).unwrap();
+        let common = Common::new(backend, Arc::new(ManualClock::new()), limits);
+        let options = SetOptions::new("set");
+        let shared = Arc::new(SetShared::new(
+            (options.id.clone(), options.shape()),
+            (options.layout, options.file_bytes),
+            0,
+            Arc::new(common),
+        ));
+        let engine = EngineOptions {
+            shape: options.shape(),
+            layout: options.layout,
+            capabilities,
+            truncation: options.truncation,
+            context: options.context,
+        };
+        let actor = ObjectSetActor::new(shared.clone(), engine, watch::channel(0).0);
+        shared.set_addr(actor.start());
+        shared
+    }
+
+    ///
+    #[actix::test]
+    async fn what_is_not_needed_is_noted_in_bounded_memory_though_nothing_else_happens() {
+        let set = start_set();
+        let (first, second) = (ObjectKey::Number(0), ObjectKey::Number(1));
+        let range = ByteRange::new(0, 4096).unwrap();
+        let place = Place {
+            offset: 0,
+            len: 4096,
+        };
+        for object in [&first, &second] {
+            let extent = DoorExtent {
+                object,
+                range,
+                places: &[place],
+            };
+            let write = DoorWrite {
+                extents: &[extent],
+                data: &[1; 4096],
+                context: None,
+                modified: None,
+                hints: Hints::default(),
+            };
+            assert_eq!(set.write_hit(&write), Entered::All);
+        }
+        let hints = Hints {
+            dont_need: true,
+            ..Hints::default()
+        };
+        let mut longest = 0;
+        for round in 0..10_000 {
+            for object in [&first, &second] {
+                let mut out = ReadBuf::default();
+                assert!(set.read_hit((object, SnapId::HEAD), range, hints, &mut out));
+            }
+            longest = longest.max(set.cooled.lock().len());
+            if round % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(longest < 4 * COOLED_BATCH, "{longest}");
     }
 }

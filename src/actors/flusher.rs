@@ -1,7 +1,7 @@
 //! `FlusherActor`: holds dirty bytes near the target and young, across sets (rule F-01).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::{
@@ -67,7 +67,7 @@ impl FlusherActor {
     fn adopt(&mut self) {
         let dirtied = std::mem::take(&mut *self.common.dirtied.lock());
         let now = self.common.clock.now();
-        for set in dirtied {
+        for set in dirtied.iter().filter_map(Weak::upgrade) {
             self.last_number += 1;
             self.sets.insert(self.last_number, set);
             // Its first dirty bytes came in some time since the last look: asking it tells.

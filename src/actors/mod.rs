@@ -8,13 +8,14 @@
 //!                   FlusherActor, TrimActor ──────────────────────┘
 //! ```
 //!
-//! Each [`ObjectSetActor`](object_set::ObjectSetActor) owns one set and lives on one of the cache's arbiters. The
+//! Each [`ObjectSetActor`] owns one set and lives on one of the cache's arbiters. The
 //! flusher and the trimmer live on the first of them and hold no truth: they read levels and send demands, which may
 //! be lost and are then repeated.
 //!
-//! **Shutdown.** [`Cache::close`](crate::Cache::close) asks every set to stop: it takes no new writes, flushes, waits for
-//! every fetch and writeback, and only then ends its context; after the sets, the flusher and the trimmer end with
-//! their arbiters. Nothing else stops an actor; one that ends otherwise has failed, and its `Drop` answers for it.
+//! **Shutdown.** [`Cache::close`](crate::Cache::close) asks every set to stop: it takes no new writes and no reads that miss,
+//! flushes, waits for every fetch and writeback, and only then ends its context; after the sets, the flusher and the
+//! trimmer are told to end. Nothing else stops an actor; one that ends otherwise has failed, and its `Drop` answers for
+//! it.
 
 mod books;
 mod budget;

@@ -304,9 +304,6 @@ impl ObjectSetActor {
         self.arm_timer(ctx);
         self.shared.set_coldest(self.engine.coldest());
         self.shared.set_idle(self.engine.idle_objects());
-        if self.engine.is_aging() {
-            self.shared.note_still_dirty();
-        }
         let common = &self.shared.common;
         if wakes.waiting {
             common.note_progress();
@@ -441,6 +438,7 @@ impl Drop for ObjectSetActor {
                 tracing::error!(set, "object set failed");
             }
         }
+        *shared.common.retired.lock() += shared.books.counters();
         let claimant: Arc<dyn Claimant> = shared.clone();
         shared.common.ledger.forget(&claimant);
         shared.give_up_everything(self.engine.held_charge());

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use actix::Addr;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use super::books::Books;
+use super::books::{Books, Counters};
 use super::cell::Cell;
 use super::flusher::FlusherActor;
 use super::ledger::{Claimant, Ledger};
@@ -23,7 +23,7 @@ use crate::engine::{
 };
 use crate::error::CacheError;
 use crate::request::Shape;
-use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId};
+use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId, Timestamp};
 
 /// What all sets of a cache share.
 #[derive(Debug)]
@@ -32,12 +32,18 @@ pub(crate) struct Common {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Ledger,
     pub(crate) books: Books,
+    /// What sets counted that have gone.
+    pub(crate) retired: Mutex<Counters>,
+    /// Frees what the sets' indexes drop once no thread looks at it.
+    collector: Arc<seize::Collector>,
+    /// The time of day when the clock started.
+    clock_start: Timestamp,
     pub(crate) limits: RwLock<Limits>,
     /// Above so many dirty bytes the flusher is woken. Copied from the limits, since every write asks.
     pub(crate) target_dirty_bytes: AtomicU64,
     pub(crate) is_write_through: AtomicBool,
     /// Sets that have become dirty since the flusher last looked.
-    pub(crate) dirtied: Mutex<Vec<Arc<SetShared>>>,
+    pub(crate) dirtied: Mutex<Vec<Weak<SetShared>>>,
     flusher: OnceLock<Addr<FlusherActor>>,
     trimmer: OnceLock<Addr<TrimActor>>,
     flusher_is_woken: AtomicBool,
@@ -50,9 +56,13 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn new(backend: Arc<dyn Backend>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        let clock_start = Timestamp(clock.timestamp().0.saturating_sub(clock.now().as_nanos()));
         Self {
             backend,
             clock,
+            retired: Mutex::default(),
+            collector: Arc::new(seize::Collector::new()),
+            clock_start,
             ledger: Ledger::new(&limits),
             books: Books::default(),
             limits: RwLock::new(limits),
@@ -66,6 +76,11 @@ impl Common {
             nothing_to_trim: AtomicBool::new(false),
             room_short: AtomicU64::new(0),
         }
+    }
+
+    /// The time of day at a moment.
+    pub(crate) const fn timestamp_at(&self, moment: Moment) -> Timestamp {
+        Timestamp(self.clock_start.0.saturating_add(moment.as_nanos()))
     }
 
     pub(crate) fn set_actors(&self, flusher: Addr<FlusherActor>, trimmer: Addr<TrimActor>) {
@@ -200,11 +215,15 @@ impl SetShared {
             shape,
             layout,
             file_bytes,
-            common,
             books: Books::default(),
-            windows: papaya::HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            windows: papaya::HashMap::builder()
+                .capacity(0)
+                .hasher(foldhash::fast::RandomState::default())
+                .shared_collector(common.collector.clone())
+                .build(),
             listed: Mutex::default(),
             cooled: Mutex::default(),
+            common,
             epoch: AtomicU64::new(1),
             context: AtomicU64::new(context),
             is_dirtied: AtomicBool::new(false),
@@ -252,18 +271,15 @@ impl SetShared {
     }
 
     /// Notes that the set may hold dirty bytes, for the flusher's next look; wakes nobody.
+    ///
+    /// Called after the books show the bytes.
     pub(crate) fn note_dirtied(self: &Arc<Self>) {
-        if !self.is_dirtied.load(Ordering::Acquire) && !self.is_dirtied.swap(true, Ordering::AcqRel)
-        {
-            self.common.dirtied.lock().push(self.clone());
-        }
-    }
-
-    /// As [`note_dirtied`](Self::note_dirtied), after a change of the books.
-    pub(crate) fn note_still_dirty(self: &Arc<Self>) {
         // SeqCst: see `forget_dirtied`.
         fence(Ordering::SeqCst);
-        self.note_dirtied();
+        if !self.is_dirtied.load(Ordering::Acquire) && !self.is_dirtied.swap(true, Ordering::AcqRel)
+        {
+            self.common.dirtied.lock().push(Arc::downgrade(self));
+        }
     }
 
     /// A number for a caller that waits. Callers number their requests themselves, so that they can take them back.
@@ -275,7 +291,7 @@ impl SetShared {
     /// The flusher no longer watches the set, unless it has become dirty again meanwhile.
     pub(crate) fn forget_dirtied(self: &Arc<Self>) {
         self.is_dirtied.store(false, Ordering::SeqCst);
-        // SeqCst, here and in `note_still_dirty`: either the books show its bytes here, or its writer sees
+        // SeqCst, here and in `note_dirtied`: either the books show its bytes here, or its writer sees
         // that the set is no longer watched.
         fence(Ordering::SeqCst);
         if self.may_be_dirty() {
@@ -341,7 +357,6 @@ impl SetShared {
 
     pub(crate) fn count(&self, counter: Counter, by: u64) {
         self.books.count(counter, by);
-        self.common.books.count(counter, by);
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {
@@ -435,6 +450,9 @@ impl Shelf for SetShelf {
 
     fn add_totals(&self, change: &Totals) {
         self.0.add_totals(change);
+        if change.bytes_in(BufferState::Dirty) > 0 {
+            self.0.note_dirtied();
+        }
     }
 
     fn add_objects(&self, change: i64) {

@@ -238,7 +238,7 @@ impl Capabilities {
             }
             end_before = range.end();
         }
-        let pieces: usize = write.runs.iter().map(|run| 1 + run.buffers.len()).sum();
+        let pieces: usize = write.runs.iter().map(|run| run.buffers.len()).sum();
         match write.runs.len() {
             0 => refusal("writes without runs"),
             2.. if !self.scattered_writes => refusal("scattered writes"),
@@ -412,7 +412,7 @@ mod tests {
             (
                 "pieces",
                 Capabilities {
-                    write_pieces_max: 2,
+                    write_pieces_max: 1,
                     ..scattered
                 },
                 write_of(&[(0, &[b"a", b"b"])]),

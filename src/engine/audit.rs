@@ -71,7 +71,10 @@ impl<S: Shelf> SetEngine<S> {
     pub(crate) fn audit(&mut self) -> Result<Recount, AuditFailure> {
         self.adopt();
         self.finish();
-        let mut recount = Recount::default();
+        let mut recount = Recount {
+            charge: self.held_by_writes(),
+            ..Recount::default()
+        };
         for (_, object) in &self.objects {
             recount.objects += 1;
             let fail = |wrong: String| AuditFailure {

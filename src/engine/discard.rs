@@ -1,9 +1,10 @@
 //! Dropping bytes: discard, truncate, purge, release (rules S-03 to S-07, R-17).
 
+use std::collections::BTreeSet;
+
 use super::action::{Reply, WaiterId};
 use super::extent::OpId;
-use super::object::ObjectRef;
-use super::set::SetEngine;
+use super::set::{Op, SetEngine};
 use super::shelf::Shelf;
 use super::window::{Dropped, Span, WINDOW_BYTES, What};
 use crate::error::RequestError;
@@ -15,7 +16,7 @@ impl<S: Shelf> SetEngine<S> {
     /// way any more, so that what the caller then does in the store can't be overtaken (rule S-05).
     pub(crate) fn discard(&mut self, now: Moment, waiter: WaiterId, extents: &[ObjectExtent]) {
         self.adopt();
-        let mut ops = Vec::new();
+        let mut dropping = Dropping::default();
         for extent in extents {
             let id = Self::head(&extent.object);
             let Some(number) = self.by_ref.get(&id).copied() else {
@@ -25,9 +26,9 @@ impl<S: Shelf> SetEngine<S> {
                 object.absent = false;
                 object.complete = false;
             }
-            self.drop_range(number, extent.range, &mut ops);
+            self.drop_range(number, extent.range, &mut dropping);
         }
-        self.wait_for_drops(now, waiter, ops);
+        self.wait_for_drops(now, waiter, dropping);
         self.finish();
     }
 
@@ -40,14 +41,14 @@ impl<S: Shelf> SetEngine<S> {
         (object, size_bytes): (&ObjectKey, u64),
     ) {
         self.adopt();
-        let mut ops = Vec::new();
+        let mut dropping = Dropping::default();
         let number = self.by_ref.get(&Self::head(object)).copied();
         if let (Some(number), Some(range)) =
             (number, ByteRange::between(size_bytes, OFFSET_BYTES_MAX))
         {
-            self.drop_range(number, range, &mut ops);
+            self.drop_range(number, range, &mut dropping);
         }
-        self.wait_for_drops(now, waiter, ops);
+        self.wait_for_drops(now, waiter, dropping);
         self.finish();
     }
 
@@ -71,7 +72,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         self.adopt();
         self.options.truncation = truncation;
-        let mut ops = Vec::new();
+        let mut dropping = Dropping::default();
         let heads: Vec<(usize, u64)> = self
             .by_ref
             .iter()
@@ -86,10 +87,10 @@ impl<S: Shelf> SetEngine<S> {
             .collect();
         for (number, size_bytes) in heads {
             if let Some(range) = ByteRange::between(size_bytes, OFFSET_BYTES_MAX) {
-                self.drop_range(number, range, &mut ops);
+                self.drop_range(number, range, &mut dropping);
             }
         }
-        self.wait_for_drops(now, waiter, ops);
+        self.wait_for_drops(now, waiter, dropping);
         self.finish();
         Ok(())
     }
@@ -98,20 +99,25 @@ impl<S: Shelf> SetEngine<S> {
     /// those in flight not counted.
     pub(crate) fn purge(&mut self, now: Moment) -> u64 {
         self.adopt();
+        let mut dropping = Dropping::default();
         let numbers: Vec<usize> = self.objects.iter().map(|(number, _)| number).collect();
-        let mut lost = 0;
-        let Some(everything) = ByteRange::between(0, OFFSET_BYTES_MAX) else {
-            return 0;
-        };
+        if let Some(everything) = ByteRange::between(0, OFFSET_BYTES_MAX) {
+            for number in &numbers {
+                self.drop_range(*number, everything, &mut dropping);
+            }
+        }
         for number in numbers {
-            lost += self.drop_range(number, everything, &mut Vec::new());
+            // What is in the store is not known any more.
+            if let Some(object) = self.objects.get_mut(number) {
+                object.absent = false;
+                object.complete = false;
+            }
             self.release_flushes(number);
-            self.retry_context_waits(now, number);
             self.close_if_empty(number);
         }
-        self.pump(now);
+        self.go_on_after_drop(now, &dropping);
         self.finish();
-        lost
+        dropping.dirty_bytes
     }
 
     /// Drops all that is clean, zero or error, forgets what is known of objects, and returns the bytes kept
@@ -128,11 +134,8 @@ impl<S: Shelf> SetEngine<S> {
             object.complete = false;
             let windows: Vec<usize> = object.windows.values().copied().collect();
             for window in windows {
-                let is_pinned = self.windows.get(window).is_some_and(|entry| entry.pins > 0);
                 let left = self.edit(window, |window| {
-                    if !is_pinned {
-                        window.remove(Span::ALL, What::Droppable);
-                    }
+                    window.remove(Span::ALL, What::Droppable);
                     window.totals().bytes.iter().sum::<i64>()
                 });
                 kept += left.unwrap_or(0);
@@ -144,14 +147,13 @@ impl<S: Shelf> SetEngine<S> {
         u64::try_from(kept).unwrap_or(0)
     }
 
-    /// Drops a range of an object, dirty bytes too, and adds the writebacks under way over it to `ops`. Returns
-    /// the dirty bytes dropped.
-    fn drop_range(&mut self, number: usize, range: ByteRange, ops: &mut Vec<OpId>) -> u64 {
+    /// Drops a range of an object, dirty bytes too.
+    fn drop_range(&mut self, number: usize, range: ByteRange, dropping: &mut Dropping) {
         let Some(object) = self.objects.get(number) else {
-            return 0;
+            return;
         };
-        ops.extend(object.writeback_over(range));
-        let mut dirty_bytes = 0;
+        dropping.objects.insert(number);
+        dropping.ops.extend(object.writeback_over(range));
         for (window, span) in self.windows_in(number, range) {
             let Some(index) = self.windows.get(window).map(|entry| entry.index) else {
                 continue;
@@ -159,37 +161,39 @@ impl<S: Shelf> SetEngine<S> {
             let dropped: Option<Dropped> =
                 self.edit(window, |window| window.remove(span, What::All));
             let Some(dropped) = dropped else { continue };
-            dirty_bytes += dropped.dirty_bytes;
+            dropping.dirty_bytes += dropped.dirty_bytes;
             self.report_overwritten(number, index, dropped.journal, None);
+            for op in dropped.fetches {
+                if let Some(Op::Fetch(fetch)) = self.ops.get(&op)
+                    && let Some(object) = self.objects.get_mut(number)
+                {
+                    object.cut_fetches.insert(op, fetch.range);
+                }
+            }
             self.note_dirty(window);
-            self.close_window_if_idle(window);
         }
         self.note_stored(number);
-        dirty_bytes
     }
 
-    fn wait_for_drops(&mut self, now: Moment, waiter: WaiterId, mut ops: Vec<OpId>) {
-        ops.sort_unstable();
-        ops.dedup();
-        for op in &ops {
+    fn wait_for_drops(&mut self, now: Moment, waiter: WaiterId, dropping: Dropping) {
+        for op in &dropping.ops {
             if let Some(op) = self.ops.get_mut(op) {
                 op.waiters().drops.push(waiter);
             }
         }
-        self.drops.insert(waiter, ops.len());
-        if ops.is_empty() {
+        self.drops.insert(waiter, dropping.ops.len());
+        if dropping.ops.is_empty() {
             self.end_drop(waiter);
         }
-        // Flushes and writes that waited for what is gone go on.
-        let numbers: Vec<usize> = self
-            .objects
-            .iter()
-            .filter(|(_, object)| !object.flushes.is_empty() || !object.context_waits.is_empty())
-            .map(|(number, _)| number)
-            .collect();
-        for number in numbers {
-            self.recheck_flushes(number);
-            self.retry_context_waits(now, number);
+        self.go_on_after_drop(now, &dropping);
+    }
+
+    /// Flushes, writes and reads that waited for what is gone go on.
+    fn go_on_after_drop(&mut self, now: Moment, dropping: &Dropping) {
+        for number in &dropping.objects {
+            self.recheck_flushes(*number);
+            self.retry_context_waits(now, *number);
+            self.wake_paused_reads(now, *number);
         }
         self.pump(now);
     }
@@ -235,9 +239,20 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     /// Tells whether an object is cached at all, for tests and listings.
-    pub(crate) fn knows(&self, id: &ObjectRef) -> bool {
+    #[cfg(test)]
+    pub(crate) fn knows(&self, id: &super::object::ObjectRef) -> bool {
         self.by_ref.contains_key(id)
     }
+}
+
+/// What a drop has met.
+#[derive(Debug, Default)]
+struct Dropping {
+    objects: BTreeSet<usize>,
+    /// Writebacks under way over what is dropped.
+    ops: BTreeSet<OpId>,
+    /// Dirty bytes dropped, those in flight not counted.
+    dirty_bytes: u64,
 }
 
 /// What a set holds.

@@ -14,8 +14,10 @@ use crate::types::Moment;
 const SMALL_SHARE: u64 = 10;
 /// A ghost block stands for this many bytes.
 const GHOST_BLOCK_BYTES: u32 = 4 << 10;
-/// How many windows the ghost remembers blocks of.
-const GHOST_WINDOWS_MAX: usize = 4096;
+/// The ghost remembers at least this many blocks, and as many as are queued.
+const GHOST_BLOCKS_MIN: u64 = 64;
+/// Fewer entries than this are not worth a sweep.
+const SWEEP_ENTRIES_MIN: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Queue {
@@ -46,9 +48,14 @@ pub(crate) struct Evictor {
     small_bytes: u64,
     main_bytes: u64,
     last_stamp: u32,
-    /// By window hash: which of its blocks went unused. Oldest windows are forgotten first.
+    /// By window hash: which of its blocks went unused.
     ghost: BTreeMap<u64, u64>,
-    ghost_order: VecDeque<u64>,
+    /// The same in the order in which they went; some may have come back since.
+    ghost_order: VecDeque<(u64, u64)>,
+    /// As many blocks as the ghost remembers.
+    ghost_blocks: u64,
+    /// How many entries were left by the last sweep.
+    swept_to: usize,
 }
 
 impl Evictor {
@@ -128,32 +135,63 @@ impl Evictor {
         self.cold.len() + self.small.len() + self.main.len()
     }
 
+    /// Whether there are so many entries that some must be void.
+    pub(crate) fn is_cluttered(&self) -> bool {
+        self.len() > self.swept_to.saturating_mul(2).max(SWEEP_ENTRIES_MIN)
+    }
+
+    /// Takes out the entries of which nothing is left, and corrects the others, given the bytes that bear each
+    /// window's numbers.
+    pub(crate) fn sweep(&mut self, live: &BTreeMap<(usize, u32), u64>) {
+        let keep = |entry: &mut Entry| {
+            entry.bytes = live.get(&(entry.window, entry.stamp)).copied().unwrap_or(0);
+            entry.bytes > 0
+        };
+        for entries in [&mut self.cold, &mut self.small, &mut self.main] {
+            entries.retain_mut(keep);
+            entries.shrink_to(entries.len().saturating_mul(2));
+        }
+        self.small_bytes = self.small.iter().map(|entry| entry.bytes).sum();
+        self.main_bytes = self.main.iter().map(|entry| entry.bytes).sum();
+        self.swept_to = self.len();
+    }
+
     /// Remembers that the bytes from `start` to `end` of a window went unused.
     pub(crate) fn remember(&mut self, window_hash: u64, start: u32, end: u32) {
-        let blocks = blocks(start, end);
-        match self.ghost.entry(window_hash) {
-            std::collections::btree_map::Entry::Occupied(mut known) => *known.get_mut() |= blocks,
-            std::collections::btree_map::Entry::Vacant(new) => {
-                new.insert(blocks);
-                self.ghost_order.push_back(window_hash);
-            }
+        let known = self.ghost.entry(window_hash).or_default();
+        let new = blocks(start, end) & !*known;
+        if new == 0 {
+            return;
         }
-        while self.ghost_order.len() > GHOST_WINDOWS_MAX {
-            if let Some(oldest) = self.ghost_order.pop_front() {
-                self.ghost.remove(&oldest);
-            }
+        *known |= new;
+        self.ghost_order.push_back((window_hash, new));
+        self.ghost_blocks += u64::from(new.count_ones());
+        let queued = (self.small_bytes + self.main_bytes) / u64::from(GHOST_BLOCK_BYTES);
+        let blocks_max = queued.max(GHOST_BLOCKS_MIN);
+        while self.ghost_blocks > blocks_max || self.ghost_order.len() as u64 > 2 * blocks_max {
+            let Some((window_hash, blocks)) = self.ghost_order.pop_front() else {
+                break;
+            };
+            self.forget(window_hash, blocks);
         }
+    }
+
+    fn forget(&mut self, window_hash: u64, blocks: u64) -> bool {
+        let Some(known) = self.ghost.get_mut(&window_hash) else {
+            return false;
+        };
+        let forgotten = *known & blocks;
+        *known &= !blocks;
+        if *known == 0 {
+            self.ghost.remove(&window_hash);
+        }
+        self.ghost_blocks -= u64::from(forgotten.count_ones());
+        forgotten != 0
     }
 
     /// Whether bytes that come in now went unused not long ago, and so belong in main.
     pub(crate) fn recalls(&mut self, window_hash: u64, start: u32, end: u32) -> bool {
-        let blocks = blocks(start, end);
-        let Some(known) = self.ghost.get_mut(&window_hash) else {
-            return false;
-        };
-        let recalled = *known & blocks != 0;
-        *known &= !blocks;
-        recalled
+        self.forget(window_hash, blocks(start, end))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Fetch {
     object: usize,
     window: usize,
     span: Span,
-    range: ByteRange,
+    pub(super) range: ByteRange,
     hints: Hints,
     /// Whether "no such object" is to be believed (rule R-11).
     pub(super) trusts_absence: bool,
@@ -41,9 +41,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         known.fetches.insert(op);
         let (id, name) = (known.id.clone(), known.name.clone());
-        if let Some(entry) = self.windows.get_mut(window) {
-            entry.pins += 1;
-        }
+        self.pin(window);
         let fetch = Fetch {
             object,
             window,
@@ -89,21 +87,15 @@ impl<S: Shelf> SetEngine<S> {
         };
         if let Some(object) = self.objects.get_mut(fetch.object) {
             object.fetches.remove(&op);
-        }
-        if let Some(entry) = self.windows.get_mut(fetch.window) {
-            entry.pins = entry.pins.saturating_sub(1);
+            object.cut_fetches.remove(&op);
         }
         let (object, window) = (fetch.object, fetch.window);
-        let drops = fetch.waiters.drops.clone();
         match result {
             Ok(bytes) => self.fill(now, op, &fetch, bytes),
             Err(BackendError::NotFound) => self.find_absent(now, op, &fetch),
             Err(error) => self.fail_fetch(now, op, &fetch, error),
         }
-        for waiter in drops {
-            self.drop_advances(waiter);
-        }
-        self.close_window_if_idle(window);
+        self.unpin(window);
         self.close_if_empty(object);
     }
 
@@ -209,22 +201,32 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    /// Forgets which objects don't exist; fetches under way no longer prove it (rule R-11).
+    /// Forgets which objects don't exist, with the zeros that were read of them; fetches under way no longer prove
+    /// it (rule R-11).
     pub(crate) fn clear_nonexistence(&mut self) {
         self.adopt();
-        for (_, object) in &mut self.objects {
-            if object.absent {
-                object.absent = false;
-                object.complete = false;
-            }
-        }
         for op in self.ops.values_mut() {
             if let Op::Fetch(fetch) = op {
                 fetch.trusts_absence = false;
             }
         }
-        let numbers: Vec<usize> = self.objects.iter().map(|(number, _)| number).collect();
-        for number in numbers {
+        let absent: Vec<usize> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.absent)
+            .map(|(number, _)| number)
+            .collect();
+        for number in absent {
+            let Some(object) = self.objects.get_mut(number) else {
+                continue;
+            };
+            object.absent = false;
+            object.complete = false;
+            let windows: Vec<usize> = object.windows.values().copied().collect();
+            for window in windows {
+                self.edit(window, |window| window.remove(Span::ALL, What::Zero));
+                self.close_window_if_idle(window);
+            }
             self.close_if_empty(number);
         }
         self.finish();
@@ -241,23 +243,19 @@ impl<S: Shelf> SetEngine<S> {
         if bytes == 0 {
             return;
         }
-        let queue = match queue {
-            Queue::Small
-                if self
-                    .window_hash(window)
-                    .is_some_and(|hash| self.evictor.recalls(hash, span.start, span.end)) =>
-            {
-                Queue::Main
-            }
-            queue => queue,
-        };
-        self.evictor.push(
+        let is_recalled = queue == Queue::Small
+            && self
+                .window_hash(window)
+                .is_some_and(|hash| self.evictor.recalls(hash, span.start, span.end));
+        let queue = if is_recalled { Queue::Main } else { queue };
+        let at = now;
+        self.push_for_eviction(
             queue,
             Entry {
                 window,
                 stamp,
                 bytes,
-                at: now,
+                at,
             },
         );
     }

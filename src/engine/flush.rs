@@ -1,19 +1,24 @@
 //! Flushes: callers who wait until everything that was dirty when they asked is stored (rule F-06).
 
+use std::collections::BTreeSet;
+
 use super::action::{Flushed, Reply, WaiterId};
-use super::object::ObjectFlush;
+use super::object::{ObjectFlush, spans};
 use super::set::SetEngine;
 use super::shelf::Shelf;
 use super::window::{Cutoff, Span};
-use crate::error::CacheError;
+use crate::error::{BackendError, CacheError};
 use crate::request::ObjectExtent;
 use crate::types::{ByteRange, Moment, SnapId};
+
+/// Objects to flush, each with the ranges that are meant, or all of it.
+type Targets = Vec<(usize, Option<Vec<ByteRange>>)>;
 
 /// A flush that is not yet answered.
 #[derive(Debug)]
 pub(super) struct FlushWait {
     /// The objects that still have bytes which it waits for.
-    objects: Vec<usize>,
+    objects: BTreeSet<usize>,
     /// Whether it is the acknowledgement of a write-through write.
     is_write: bool,
 }
@@ -28,7 +33,7 @@ impl<S: Shelf> SetEngine<S> {
     ) {
         let epoch = self.shelf.end_epoch();
         self.adopt();
-        let targets: Vec<(usize, Option<Vec<ByteRange>>)> = match extents {
+        let targets: Targets = match extents {
             None => self.unstored.iter().map(|object| (*object, None)).collect(),
             Some(extents) => self.ranges_by_object(extents),
         };
@@ -48,8 +53,8 @@ impl<S: Shelf> SetEngine<S> {
         self.wait_for(now, waiter, (epoch, targets), true);
     }
 
-    fn ranges_by_object(&self, extents: &[ObjectExtent]) -> Vec<(usize, Option<Vec<ByteRange>>)> {
-        let mut targets: Vec<(usize, Option<Vec<ByteRange>>)> = Vec::new();
+    fn ranges_by_object(&self, extents: &[ObjectExtent]) -> Targets {
+        let mut targets: Targets = Vec::new();
         for extent in extents {
             let id = Self::head(&extent.object);
             let Some(object) = self.by_ref.get(&id).copied() else {
@@ -68,10 +73,10 @@ impl<S: Shelf> SetEngine<S> {
         &mut self,
         now: Moment,
         waiter: WaiterId,
-        (epoch, targets): (u64, Vec<(usize, Option<Vec<ByteRange>>)>),
+        (epoch, targets): (u64, Targets),
         is_write: bool,
     ) {
-        let mut objects = Vec::new();
+        let mut objects = BTreeSet::new();
         for (number, ranges) in targets {
             let flush = ObjectFlush {
                 waiter,
@@ -79,30 +84,29 @@ impl<S: Shelf> SetEngine<S> {
                 ranges,
                 ops: 0,
             };
-            if !self.is_unstored(number, &flush) {
-                continue;
+            if self.join_flush(number, flush) {
+                objects.insert(number);
             }
-            objects.push(number);
-            self.join_flush(number, flush);
         }
         let is_clean = objects.is_empty();
         self.flushes.insert(waiter, FlushWait { objects, is_write });
         if is_clean {
-            self.end_flush(
-                waiter,
-                Ok(Flushed {
-                    already_clean: true,
-                }),
-            );
+            let flushed = Flushed {
+                already_clean: true,
+            };
+            self.end_flush(waiter, Ok(flushed));
+        } else if self.is_fenced {
+            self.fail_flush(waiter, &CacheError::Backend(BackendError::Fenced));
         } else {
             self.pump(now);
         }
     }
 
-    /// Makes the flush wait for the object's writebacks under way, and its dirty bytes urgent.
-    fn join_flush(&mut self, number: usize, mut flush: ObjectFlush) {
-        let Some(object) = self.objects.get_mut(number) else {
-            return;
+    /// Makes the flush wait for the object's writebacks under way, and its dirty bytes urgent. Says whether there
+    /// are any of either.
+    fn join_flush(&mut self, number: usize, mut flush: ObjectFlush) -> bool {
+        let Some(object) = self.objects.get(number) else {
+            return false;
         };
         let waiter = flush.waiter;
         for (op, flight) in &object.writebacks {
@@ -113,28 +117,36 @@ impl<S: Shelf> SetEngine<S> {
                 flush.ops += 1;
             }
         }
-        object.flushes.push(flush);
+        if flush.ops == 0 && !self.is_dirty(number, &flush) {
+            return false;
+        }
+        if let Some(object) = self.objects.get_mut(number) {
+            object.flushes.push(flush);
+        }
         self.urgent.insert(number);
+        true
     }
 
-    /// Whether the object still has bytes that the flush waits for.
-    fn is_unstored(&self, number: usize, flush: &ObjectFlush) -> bool {
+    /// Whether the object has dirty bytes that the flush waits for. Those in flight it counts.
+    fn is_dirty(&self, number: usize, flush: &ObjectFlush) -> bool {
         let cutoff = Cutoff::Epoch(flush.epoch);
         let Some(object) = self.objects.get(number) else {
             return false;
         };
-        match &flush.ranges {
-            None => object.windows.values().any(|window| {
-                self.look(*window, |window| window.is_unstored(Span::ALL, cutoff))
+        let is_dirty = |index: u64, span: Span| {
+            object.windows.get(&index).is_some_and(|window| {
+                self.look(*window, |window| window.is_dirty(span, cutoff))
                     .unwrap_or(false)
-            }),
+            })
+        };
+        match &flush.ranges {
+            None => object
+                .listed
+                .iter()
+                .any(|index| is_dirty(*index, Span::ALL)),
             Some(ranges) => ranges.iter().any(|range| {
-                self.windows_in(number, *range)
-                    .into_iter()
-                    .any(|(window, span)| {
-                        self.look(window, |window| window.is_unstored(span, cutoff))
-                            .unwrap_or(false)
-                    })
+                spans(*range)
+                    .any(|(index, span)| object.listed.contains(&index) && is_dirty(index, span))
             }),
         }
     }
@@ -165,13 +177,14 @@ impl<S: Shelf> SetEngine<S> {
         let flushes = std::mem::take(&mut object.flushes);
         let (over, waiting): (Vec<ObjectFlush>, Vec<ObjectFlush>) = flushes
             .into_iter()
-            .partition(|flush| flush.ops == 0 && !self.is_unstored(number, flush));
+            .partition(|flush| flush.ops == 0 && !self.is_dirty(number, flush));
         if let Some(object) = self.objects.get_mut(number) {
             object.flushes = waiting;
         }
         for flush in over {
             self.flush_leaves(flush.waiter, number);
         }
+        self.close_if_empty(number);
     }
 
     /// Ends every flush's wait for this object, whatever it still holds: its dirty bytes are gone.
@@ -182,13 +195,14 @@ impl<S: Shelf> SetEngine<S> {
         for flush in std::mem::take(&mut object.flushes) {
             self.flush_leaves(flush.waiter, number);
         }
+        self.close_if_empty(number);
     }
 
     fn flush_leaves(&mut self, waiter: WaiterId, number: usize) {
         let Some(wait) = self.flushes.get_mut(&waiter) else {
             return;
         };
-        wait.objects.retain(|object| *object != number);
+        wait.objects.remove(&number);
         if wait.objects.is_empty() {
             self.end_flush(
                 waiter,
@@ -211,6 +225,7 @@ impl<S: Shelf> SetEngine<S> {
         for number in wait.objects {
             if let Some(object) = self.objects.get_mut(number) {
                 object.flushes.retain(|flush| flush.waiter != waiter);
+                self.close_if_empty(number);
             }
         }
         let reply = if wait.is_write {
@@ -236,7 +251,7 @@ impl<S: Shelf> SetEngine<S> {
             else {
                 return false;
             };
-            super::object::spans(extent.range).all(|(index, span)| {
+            spans(extent.range).all(|(index, span)| {
                 object.windows.get(&index).is_some_and(|window| {
                     self.look(*window, |window| window.holds(span))
                         .unwrap_or(false)

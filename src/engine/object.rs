@@ -53,6 +53,8 @@ pub(crate) fn range_of(index: u64, span: Span) -> Option<ByteRange> {
 pub(crate) struct InFlight {
     pub(crate) ranges: Vec<ByteRange>,
     pub(crate) context: u64,
+    /// The number of the truncation that it carries.
+    pub(crate) truncation: u64,
 }
 
 impl InFlight {
@@ -86,6 +88,14 @@ impl ObjectFlush {
     }
 }
 
+/// Which snapshot context of an object may be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Turn {
+    pub(crate) context: u64,
+    /// Newer contexts wait for it: its bytes go whatever their age.
+    pub(crate) is_waited_for: bool,
+}
+
 /// The pause after a failed writeback (rule F-04).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
@@ -107,14 +117,23 @@ pub(crate) struct Object {
     pub(crate) complete: bool,
     /// The windows that may hold dirty bytes, by index within the object.
     pub(crate) listed: BTreeSet<u64>,
-    /// Where the object stands in the set's order of age.
+    /// Where the object stands in the set's order of age; nowhere while it is parked.
     pub(crate) due: Option<Moment>,
+    /// Nothing of what is due may go before a pause or a writeback of the object ends.
+    pub(crate) is_parked: bool,
+    /// The snapshot context whose bytes are being sent, until none of them may go.
+    pub(crate) turn: Option<Turn>,
     pub(crate) writebacks: BTreeMap<OpId, InFlight>,
     pub(crate) fetches: BTreeSet<OpId>,
+    /// Fetches whose range was dropped in part while they were under way. Reads of it wait for their end, so that
+    /// none overtakes one that was asked earlier.
+    pub(crate) cut_fetches: BTreeMap<OpId, ByteRange>,
     pub(crate) retry: Option<Retry>,
+    /// Reads that wait for the end of the pause, each with its round (rule R-12).
+    pub(crate) paused_reads: Vec<(WaiterId, u32)>,
     pub(crate) flushes: Vec<ObjectFlush>,
-    /// Whether the set has it on its list of idle objects.
-    pub(crate) is_queued_idle: bool,
+    /// Where the object stands on the set's list of idle ones.
+    pub(crate) idle_since: Option<u64>,
     /// Writes that wait until bytes of an older snapshot context are stored (rule W-09).
     pub(crate) context_waits: Vec<WaiterId>,
 }
@@ -129,11 +148,15 @@ impl Object {
             complete: false,
             listed: BTreeSet::new(),
             due: None,
+            is_parked: false,
+            turn: None,
             writebacks: BTreeMap::new(),
             fetches: BTreeSet::new(),
+            cut_fetches: BTreeMap::new(),
             retry: None,
+            paused_reads: Vec::new(),
             flushes: Vec::new(),
-            is_queued_idle: false,
+            idle_since: None,
             context_waits: Vec::new(),
         }
     }
@@ -145,11 +168,12 @@ impl Object {
             && self.fetches.is_empty()
             && self.flushes.is_empty()
             && self.context_waits.is_empty()
+            && self.paused_reads.is_empty()
     }
 
     /// Whether anything is known of it that a new object would not know.
     pub(crate) const fn knows_something(&self) -> bool {
-        self.absent || self.complete || self.retry.is_some()
+        self.absent || self.complete
     }
 
     /// Whether a failed writeback's pause is not yet over.
@@ -161,6 +185,13 @@ impl Object {
         self.writebacks
             .iter()
             .filter(move |(_, flight)| flight.overlaps(range))
+            .map(|(op, _)| *op)
+    }
+
+    pub(crate) fn cut_fetch_over(&self, range: ByteRange) -> impl Iterator<Item = OpId> {
+        self.cut_fetches
+            .iter()
+            .filter(move |(_, fetched)| fetched.overlaps(range))
             .map(|(op, _)| *op)
     }
 }

@@ -1,24 +1,24 @@
 //! Reads: what is in memory is served, what is missing is fetched, what is on its way is waited for.
 
-use std::collections::BTreeSet;
-
 use smallvec::SmallVec;
 
 use super::action::{Action, Reply, WaiterId};
+use super::examine::{MissingPart, Verdict, Wants};
 use super::extent::OpId;
 use super::object::{ObjectRef, range_of, spans};
+use super::places::{join_places, split_by_place};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
-use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Found, Span, WINDOW_OVERHEAD_BYTES};
-use crate::buf::{Piece, ReadBuf};
-use crate::error::{BackendError, CacheError};
-use crate::request::{Missing, ObjectExtent, ReadRequest};
+use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Span, WINDOW_OVERHEAD_BYTES};
+use crate::buf::ReadBuf;
+use crate::error::CacheError;
+use crate::request::ReadRequest;
 use crate::types::{Moment, Place};
 
 /// A read that is not yet answered.
 #[derive(Debug)]
 pub(super) struct ReadWait {
-    request: ReadRequest,
+    pub(super) request: ReadRequest,
     /// Whether the bytes are wanted, or only that they be cached (rule R-15).
     deliver: bool,
     /// Grows each time it begins to wait: what was left behind by earlier waits is void.
@@ -26,7 +26,7 @@ pub(super) struct ReadWait {
     /// Operations that it still waits for.
     pending: usize,
     /// Whether it has waited for the store.
-    has_waited: bool,
+    pub(super) has_waited: bool,
     /// Windows that must keep what it has found there.
     pins: Vec<usize>,
 }
@@ -35,22 +35,6 @@ impl ReadWait {
     pub(super) const fn is_in_round(&self, round: u32) -> bool {
         self.round == round
     }
-}
-
-/// What looking at a read's ranges shows.
-enum Verdict {
-    Readable,
-    Failed(CacheError),
-    Wait {
-        ops: BTreeSet<OpId>,
-        missing: Vec<MissingPart>,
-    },
-}
-
-struct MissingPart {
-    object: usize,
-    index: u64,
-    span: Span,
 }
 
 impl<S: Shelf> SetEngine<S> {
@@ -88,46 +72,58 @@ impl<S: Shelf> SetEngine<S> {
         let Some(mut wait) = self.reads.remove(&waiter) else {
             return;
         };
-        self.unpin(&mut wait);
+        // What still refers to earlier waits is void.
+        wait.round += 1;
+        wait.pending = 0;
+        let pins = std::mem::take(&mut wait.pins);
         let verdict = self.examine_read(now, &wait);
         let first = !wait.has_waited && granted.is_none();
         match verdict {
             Verdict::Readable => {
                 if first {
-                    self.count_read(&wait.request, 0);
+                    self.count_read(&wait.request, (0, Counter::ReadOpsHit));
                 }
                 let result = self.collect_read(&wait);
-                self.reply(waiter, Reply::Read(result));
+                self.reply(waiter, Reply::Read(Ok(result)));
             }
             Verdict::Failed(error) => self.reply(waiter, Reply::Read(Err(error))),
-            Verdict::Wait { ops, missing } => {
+            Verdict::Wait(wants) => {
                 if first {
-                    let missed = missing.iter().map(|part| u64::from(part.span.len())).sum();
-                    self.count_read(&wait.request, missed);
+                    let missed = wants
+                        .missing
+                        .iter()
+                        .map(|part| u64::from(part.span.len()))
+                        .sum();
+                    self.count_read(&wait.request, (missed, Counter::ReadOpsMissed));
                 }
-                self.wait_or_fetch(now, waiter, wait, (ops, missing), granted);
+                self.wait_or_fetch(now, (waiter, wait), wants, granted);
             }
+        }
+        for window in pins {
+            self.unpin(window);
         }
     }
 
     fn wait_or_fetch(
         &mut self,
         now: Moment,
-        waiter: WaiterId,
-        mut wait: ReadWait,
-        (mut ops, missing): (BTreeSet<OpId>, Vec<MissingPart>),
+        (waiter, mut wait): (WaiterId, ReadWait),
+        wants: Wants,
         granted: Option<Charge>,
     ) {
+        let Wants {
+            mut ops,
+            pauses,
+            missing,
+        } = wants;
         if !missing.is_empty() {
             let needed = fetch_charge(&missing);
             let is_granted = granted.is_some_and(|charge| charge.room >= needed.room);
             if !is_granted {
-                self.finish();
+                self.square();
                 if !self.shelf.take_room(needed) {
-                    self.actions.push_back(Action::AwaitRoom {
-                        waiter,
-                        charge: needed,
-                    });
+                    let charge = waiting_charge(&wait.request, needed);
+                    self.actions.push_back(Action::AwaitRoom { waiter, charge });
                     self.reads.insert(waiter, wait);
                     return;
                 }
@@ -138,17 +134,22 @@ impl<S: Shelf> SetEngine<S> {
             }
         }
         wait.has_waited = true;
-        wait.round += 1;
-        wait.pending = ops.len();
-        let round = wait.round;
+        wait.pending = ops.len() + pauses.len();
+        let reader = (waiter, wait.round);
         for op in &ops {
             if let Some(op) = self.ops.get_mut(op) {
-                op.waiters().reads.push((waiter, round));
+                op.waiters().reads.push(reader);
             }
         }
-        self.pin(&mut wait);
+        for object in &pauses {
+            if let Some(object) = self.objects.get_mut(*object) {
+                object.paused_reads.push(reader);
+            }
+        }
+        let is_waiting = wait.pending > 0;
+        self.pin_all(&mut wait);
         self.reads.insert(waiter, wait);
-        if ops.is_empty() {
+        if !is_waiting {
             // All of it was written by others in the meantime.
             self.attempt_read(now, waiter, None);
         }
@@ -199,20 +200,20 @@ impl<S: Shelf> SetEngine<S> {
         {
             return;
         }
-        if let Some(mut wait) = self.reads.remove(&waiter) {
-            self.unpin(&mut wait);
-            self.reply(waiter, Reply::Read(Err(error.clone())));
-        }
+        self.drop_read(waiter);
+        self.reply(waiter, Reply::Read(Err(error.clone())));
     }
 
     /// Forgets a read whose caller is gone.
     pub(super) fn drop_read(&mut self, waiter: WaiterId) {
-        if let Some(mut wait) = self.reads.remove(&waiter) {
-            self.unpin(&mut wait);
+        if let Some(wait) = self.reads.remove(&waiter) {
+            for window in wait.pins {
+                self.unpin(window);
+            }
         }
     }
 
-    fn pin(&mut self, wait: &mut ReadWait) {
+    fn pin_all(&mut self, wait: &mut ReadWait) {
         for extent in &wait.request.extents {
             let id = ObjectRef {
                 key: extent.object.clone(),
@@ -222,206 +223,18 @@ impl<S: Shelf> SetEngine<S> {
                 continue;
             };
             for (window, _) in self.windows_in(object, extent.range) {
-                if let Some(entry) = self.windows.get_mut(window) {
-                    entry.pins += 1;
-                    wait.pins.push(window);
-                }
+                self.pin(window);
+                wait.pins.push(window);
             }
         }
     }
 
-    fn unpin(&mut self, wait: &mut ReadWait) {
-        for window in wait.pins.drain(..) {
-            if let Some(entry) = self.windows.get_mut(window) {
-                entry.pins = entry.pins.saturating_sub(1);
-            }
-        }
-    }
-
-    fn examine_read(&mut self, now: Moment, wait: &ReadWait) -> Verdict {
-        let mut ops = BTreeSet::new();
-        let mut missing = Vec::new();
-        for extent in &wait.request.extents {
-            let id = ObjectRef {
-                key: extent.object.clone(),
-                snap: wait.request.snap,
-            };
-            let Some(object) = self.open_object(&id) else {
-                continue;
-            };
-            let seen = self.examine_extent(object, extent, wait.has_waited);
-            if let Some(error) = seen.failed {
-                return Verdict::Failed(error);
-            }
-            if self.is_not_found(object) && !seen.gaps.is_empty() {
-                match self.store_before_copy(now, object, extent) {
-                    Some(writes) if !writes.is_empty() => {
-                        ops.extend(writes);
-                        continue;
-                    }
-                    Some(_) | None => {}
-                }
-            }
-            if self.is_reported_missing(object) {
-                self.close_if_empty(object);
-                return Verdict::Failed(CacheError::NotFound {
-                    object: extent.object.clone(),
-                });
-            }
-            ops.extend(seen.ops);
-            self.sort_gaps(now, object, seen.gaps, (&mut ops, &mut missing));
-        }
-        if ops.is_empty() && missing.is_empty() {
-            Verdict::Readable
-        } else {
-            Verdict::Wait { ops, missing }
-        }
-    }
-
-    fn is_not_found(&self, object: usize) -> bool {
-        self.objects.get(object).is_some_and(|object| object.absent)
-    }
-
-    /// Whether a read of the object is answered with "not found": it is known to be absent, and nothing but
-    /// zeros is cached of it (rules ).
-    fn is_reported_missing(&self, object: usize) -> bool {
-        self.options.shape.missing == Missing::NotFound
-            && self.is_not_found(object)
-            && self.objects.get(object).is_some_and(|object| {
-                object.windows.values().all(|window| {
-                    self.look(*window, super::window::Window::is_zero_or_fetching)
-                        .unwrap_or(true)
-                })
-            })
-    }
-
-    /// Sends what is dirty of an object whose first write may copy from a parent (rule R-12). Returns the
-    /// writebacks to wait for.
-    fn store_before_copy(
-        &mut self,
-        now: Moment,
-        object: usize,
-        extent: &ObjectExtent,
-    ) -> Option<Vec<OpId>> {
-        let known = self.objects.get(object)?;
-        let snap = known.id.snap;
-        if !self
-            .shelf
-            .may_copy_on_write(&known.name, extent.range, snap)
-        {
-            return None;
-        }
-        if !known.listed.is_empty() {
-            self.send_all(now, object);
-        }
-        Some(
-            self.objects
-                .get(object)?
-                .writebacks
-                .keys()
-                .copied()
-                .collect(),
-        )
-    }
-
-    fn examine_extent(&self, object: usize, extent: &ObjectExtent, has_waited: bool) -> Seen {
-        let mut seen = Seen::default();
-        let Some(known) = self.objects.get(object) else {
-            return seen;
-        };
-        for (index, span) in spans(extent.range) {
-            let Some(window) = known.windows.get(&index) else {
-                seen.gaps.push((index, span));
-                continue;
-            };
-            self.look(*window, |window| {
-                window.examine(span, |part, found| match found {
-                    Found::Readable => {}
-                    Found::Gap => seen.gaps.push((index, part)),
-                    Found::Fetching(op) => {
-                        seen.ops.insert(op);
-                    }
-                    // A read that has waited is told; a new one asks the store again (rule R-13).
-                    Found::Failed(error) if has_waited => {
-                        let object = known.name.clone();
-                        let range = range_of(index, part).unwrap_or(extent.range);
-                        let source: BackendError = error.clone();
-                        seen.failed = Some(CacheError::Read {
-                            object,
-                            range,
-                            source,
-                        });
-                    }
-                    Found::Failed(_) => seen.gaps.push((index, part)),
-                });
-            });
-        }
-        seen
-    }
-
-    /// Fills the gaps of a complete object with zeros (rule R-10); of the others, those that a writeback under
-    /// way lies over must wait for its end, the rest is to be fetched.
-    fn sort_gaps(
-        &mut self,
-        now: Moment,
-        object: usize,
-        gaps: Vec<(u64, Span)>,
-        (ops, missing): (&mut BTreeSet<OpId>, &mut Vec<MissingPart>),
-    ) {
-        for (index, span) in gaps {
-            let Some(known) = self.objects.get(object) else {
-                return;
-            };
-            if known.complete {
-                self.zero_gap(now, object, (index, span));
-                continue;
-            }
-            let Some(range) = range_of(index, span) else {
-                continue;
-            };
-            let before = ops.len();
-            ops.extend(known.writeback_over(range));
-            if ops.len() == before {
-                missing.push(MissingPart {
-                    object,
-                    index,
-                    span,
-                });
-            }
-        }
-    }
-
-    fn zero_gap(&mut self, now: Moment, object: usize, (index, span): (u64, Span)) {
-        let Some(window) = self.open_window(object, index) else {
-            return;
-        };
-        let stamp = self.evictor.stamp();
-        let bytes = self
-            .edit(window, |window| {
-                window.unanswered = true;
-                window.put_zeros(span, stamp)
-            })
-            .unwrap_or(0);
-        self.unanswered.push(window);
-        self.queue_for_eviction(
-            now,
-            (window, span),
-            stamp,
-            (bytes, super::eviction::Queue::Small),
-        );
-    }
-
-    fn count_read(&self, request: &ReadRequest, missed: u64) {
+    fn count_read(&self, request: &ReadRequest, (missed, op): (u64, Counter)) {
         let bytes: u64 = request
             .extents
             .iter()
             .map(|extent| extent.range.len())
             .sum();
-        let op = if missed == 0 {
-            Counter::ReadOpsHit
-        } else {
-            Counter::ReadOpsMissed
-        };
         self.shelf.count(op, 1);
         self.shelf
             .count(Counter::ReadBytesHit, bytes.saturating_sub(missed));
@@ -429,12 +242,14 @@ impl<S: Shelf> SetEngine<S> {
             .count(Counter::ReadBytesMissed, missed.min(bytes));
     }
 
-    fn collect_read(&mut self, wait: &ReadWait) -> Result<ReadBuf, CacheError> {
+    fn collect_read(&mut self, wait: &ReadWait) -> ReadBuf {
         let request = &wait.request;
-        let access = match Access::of(request.hints) {
-            Access::Plain | Access::NoCache | Access::Quiet if wait.has_waited => Access::Quiet,
-            access => access,
-        };
+        let mut access = Access::of(request.hints);
+        if wait.has_waited && access == Access::Plain {
+            access = Access::Arrived;
+        } else if wait.has_waited && access == Access::NoCache {
+            access = Access::Quiet;
+        }
         let mut parts: Vec<(Place, ReadBuf)> = Vec::new();
         let mut touched: SmallVec<[usize; 4]> = SmallVec::new();
         for extent in &request.extents {
@@ -455,7 +270,8 @@ impl<S: Shelf> SetEngine<S> {
                 })
                 .collect();
             for (window, span) in &guards {
-                window.collect(*span, access, &mut out);
+                let is_whole = window.collect(*span, access, &mut out);
+                debug_assert!(is_whole, "a read is answered with less than it asked for");
             }
             drop(guards);
             touched.extend(windows.iter().map(|(window, _)| *window));
@@ -468,67 +284,38 @@ impl<S: Shelf> SetEngine<S> {
                 self.cool(window);
             }
         }
-        Ok(join_places(parts))
+        join_places(parts)
     }
 }
 
-#[derive(Default)]
-struct Seen {
-    gaps: Vec<(u64, Span)>,
-    ops: BTreeSet<OpId>,
-    failed: Option<CacheError>,
-}
-
-fn fetch_charge(missing: &[MissingPart]) -> Charge {
-    let room: u64 = missing
-        .iter()
-        .map(|part| u64::from(part.span.len()) + 2 * EXTENT_OVERHEAD_BYTES + WINDOW_OVERHEAD_BYTES)
-        .sum();
+/// What it costs at most to fetch a part of a window.
+fn part_charge(span: Span) -> Charge {
+    let room = u64::from(span.len()) + 2 * EXTENT_OVERHEAD_BYTES + WINDOW_OVERHEAD_BYTES;
     Charge {
         room: i64::try_from(room).unwrap_or(i64::MAX),
         ..Charge::default()
     }
 }
 
-/// Cuts an extent's bytes into the places where they belong.
-pub(crate) fn split_by_place(places: &[Place], bytes: ReadBuf, parts: &mut Vec<(Place, ReadBuf)>) {
-    if let [place] = places {
-        parts.push((*place, bytes));
-        return;
+fn fetch_charge(missing: &[MissingPart]) -> Charge {
+    let mut charge = Charge::default();
+    for part in missing {
+        charge += part_charge(part.span);
     }
-    let mut pieces = bytes.pieces().iter();
-    let mut rest: Option<Piece> = None;
-    for place in places {
-        let mut part = ReadBuf::default();
-        let mut wanted = place.len;
-        while wanted > 0 {
-            let Some(piece) = rest.take().or_else(|| pieces.next().cloned()) else {
-                break;
-            };
-            let len = piece.len() as u64;
-            if len > wanted {
-                rest = Some(piece.part(wanted, len - wanted));
-            }
-            part.push(piece.part(0, wanted));
-            wanted -= len.min(wanted);
-        }
-        parts.push((*place, part));
-    }
+    charge
 }
 
-/// Puts bytes into the order of their places.
-pub(crate) fn join_places(mut parts: Vec<(Place, ReadBuf)>) -> ReadBuf {
-    if parts.len() == 1
-        && let Some((_, only)) = parts.pop()
+/// What a read asks for that has to wait for room: enough for all of it, since what it found may be gone until its
+/// turn comes, and it must not have to queue again.
+fn waiting_charge(request: &ReadRequest, needed: Charge) -> Charge {
+    let mut charge = Charge::default();
+    for (_, span) in request
+        .extents
+        .iter()
+        .flat_map(|extent| spans(extent.range))
     {
-        return only;
+        charge += part_charge(span);
     }
-    parts.sort_by_key(|(place, _)| place.offset);
-    let mut joined = ReadBuf::default();
-    for (_, part) in parts {
-        for piece in part.pieces() {
-            joined.push(piece.clone());
-        }
-    }
-    joined
+    charge.room = charge.room.max(needed.room);
+    charge
 }

@@ -11,17 +11,17 @@ use super::extent::OpId;
 use super::fetch::Fetch;
 use super::flush::FlushWait;
 use super::layout::Layout;
-use super::object::{Object, ObjectRef, WindowKey, range_of, spans};
+use super::object::{Object, ObjectRef, range_of};
 use super::read::ReadWait;
 use super::shelf::Shelf;
-use super::window::{Charge, Settlement, Span, WINDOW_BYTES, Window};
+use super::window::{Charge, Settlement, Span, Window};
 use super::write::WriteWait;
 use super::write_back::WriteBack;
 use crate::config::Limits;
 use crate::error::BackendError;
 use crate::io::{Capabilities, JournalNotice};
 use crate::request::Shape;
-use crate::types::{ByteRange, JournalTid, Moment, ObjectKey, SnapContext, SnapId, Truncation};
+use crate::types::{JournalTid, Moment, ObjectKey, SnapContext, Truncation};
 
 /// What a set is opened with.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl Op {
 pub(super) struct OpWaiters {
     /// Reads, in the order in which they were asked, each with the round in which it began to wait.
     pub(super) reads: Vec<(WaiterId, u32)>,
-    /// Discards and truncations.
+    /// Discards and truncations; they wait for writebacks only.
     pub(super) drops: Vec<WaiterId>,
 }
 
@@ -128,14 +128,19 @@ pub(crate) struct SetEngine<S: Shelf> {
     pub(super) unstored: BTreeSet<usize>,
     /// Whether anything was unstored since the last `Clean`.
     pub(super) was_unstored: bool,
-    /// Objects that hold nothing but are known to be absent or complete, oldest first.
-    pub(super) idle: VecDeque<usize>,
+    /// Objects that hold nothing but are known to be absent or complete, by when they came to that.
+    pub(super) idle: BTreeMap<u64, usize>,
+    pub(super) last_idle: u64,
+    /// Objects that were opened or emptied in this call, looked at in its end.
+    pub(super) emptied: BTreeSet<usize>,
     pub(super) writebacks_in_flight: usize,
     /// By number: the snapshot contexts that dirty bytes may belong to.
     pub(super) contexts: BTreeMap<u64, SnapContext>,
     /// Reserved and not yet used, less used and not reserved; squared with the ledger after each call.
     pub(super) purse: Charge,
     pub(super) last_error: Option<BackendError>,
+    /// Another writer has taken over: nothing is sent any more (H-41).
+    pub(super) is_fenced: bool,
     /// Windows that the door keeps from serving until the answers that are among the actions have been given.
     pub(super) unanswered: Vec<usize>,
 }
@@ -164,11 +169,14 @@ impl<S: Shelf> SetEngine<S> {
             pausing: BTreeSet::new(),
             unstored: BTreeSet::new(),
             was_unstored: false,
-            idle: VecDeque::new(),
+            idle: BTreeMap::new(),
+            last_idle: 0,
+            emptied: BTreeSet::new(),
             writebacks_in_flight: 0,
             contexts,
             purse: Charge::default(),
             last_error: None,
+            is_fenced: false,
             unanswered: Vec::new(),
         }
     }
@@ -191,11 +199,6 @@ impl<S: Shelf> SetEngine<S> {
     pub(crate) fn catch_up(&mut self) {
         self.adopt();
         self.finish();
-    }
-
-    /// Whether anything is dirty, so that it has to be written back when it is old enough.
-    pub(crate) fn is_aging(&self) -> bool {
-        !self.aging.is_empty()
     }
 
     /// How many objects hold nothing and could be forgotten.
@@ -221,8 +224,7 @@ impl<S: Shelf> SetEngine<S> {
             if end > now {
                 break;
             }
-            self.pausing.remove(&(end, object));
-            self.urgent.insert(object);
+            self.end_pause(now, object);
         }
         let late: Vec<OpId> = self
             .ops
@@ -244,6 +246,7 @@ impl<S: Shelf> SetEngine<S> {
 
     /// Changes the limits; takes effect at once.
     pub(crate) fn set_limits(&mut self, now: Moment, limits: EngineLimits) {
+        self.adopt();
         self.limits = limits;
         self.pump(now);
         self.finish();
@@ -261,10 +264,6 @@ impl<S: Shelf> SetEngine<S> {
     /// The last error of a writeback, until one succeeds.
     pub(crate) const fn last_error(&self) -> Option<&BackendError> {
         self.last_error.as_ref()
-    }
-
-    pub(crate) const fn shelf(&self) -> &S {
-        &self.shelf
     }
 
     pub(crate) const fn options(&self) -> &EngineOptions {
@@ -286,101 +285,6 @@ impl<S: Shelf> SetEngine<S> {
     pub(super) const fn next_op(&mut self) -> OpId {
         self.last_op += 1;
         OpId(self.last_op)
-    }
-
-    /// The object, made when it is not known.
-    pub(super) fn open_object(&mut self, id: &ObjectRef) -> Option<usize> {
-        if let Some(number) = self.by_ref.get(id) {
-            return Some(*number);
-        }
-        let name = self.options.shape.name_of(&id.key).ok()?;
-        let number = self.objects.insert(Object::new(id.clone(), name));
-        self.by_ref.insert(id.clone(), number);
-        self.shelf.add_objects(1);
-        Some(number)
-    }
-
-    pub(super) fn head(key: &ObjectKey) -> ObjectRef {
-        ObjectRef {
-            key: key.clone(),
-            snap: SnapId::HEAD,
-        }
-    }
-
-    /// Forgets the object if there is nothing left of it, or notes that only knowledge is.
-    pub(super) fn close_if_empty(&mut self, number: usize) {
-        let Some(object) = self.objects.get_mut(number) else {
-            return;
-        };
-        if !object.holds_nothing() {
-            return;
-        }
-        if object.knows_something() {
-            if !object.is_queued_idle {
-                object.is_queued_idle = true;
-                self.idle.push_back(number);
-            }
-            return;
-        }
-        if !object.is_queued_idle {
-            self.forget_object(number);
-        }
-    }
-
-    pub(super) fn forget_object(&mut self, number: usize) {
-        let Some(object) = self.objects.try_remove(number) else {
-            return;
-        };
-        self.by_ref.remove(&object.id);
-        if let Some(due) = object.due {
-            self.aging.remove(&(due, number));
-        }
-        if let Some(retry) = object.retry {
-            self.pausing.remove(&(retry.not_before, number));
-        }
-        self.urgent.remove(&number);
-        self.unstored.remove(&number);
-        self.shelf.add_objects(-1);
-    }
-
-    /// Closes the longest idle objects until `objects` fewer are known. Returns how many went (rule T-01).
-    pub(crate) fn close_idle(&mut self, objects: u64) -> u64 {
-        let mut closed = 0;
-        while closed < objects {
-            let Some(number) = self.idle.pop_front() else {
-                break;
-            };
-            let Some(object) = self.objects.get_mut(number) else {
-                continue;
-            };
-            object.is_queued_idle = false;
-            if object.holds_nothing() {
-                self.forget_object(number);
-                closed += 1;
-            }
-        }
-        closed
-    }
-
-    /// The set's number of a window of the object, which is made when there is none.
-    pub(super) fn open_window(&mut self, object: usize, index: u64) -> Option<usize> {
-        let known = self.objects.get(object)?;
-        if let Some(number) = known.windows.get(&index) {
-            return Some(*number);
-        }
-        let key = WindowKey {
-            object: known.id.clone(),
-            index,
-        };
-        let slot = self.shelf.open(&key);
-        let number = self.windows.insert(WindowEntry {
-            object,
-            index,
-            slot,
-            pins: 0,
-        });
-        self.objects.get_mut(object)?.windows.insert(index, number);
-        Some(number)
     }
 
     /// Changes a window under its lock and keeps the books.
@@ -413,8 +317,22 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    /// Ends a call: what was reserved and not used goes back, what was used beyond it is charged.
+    /// Ends a call: what is empty is closed, the ledger is squared, and news of nothing dirty is told.
     pub(super) fn finish(&mut self) {
+        self.close_emptied();
+        if self.was_unstored && self.unstored.is_empty() {
+            self.adopt();
+            self.close_emptied();
+            if self.unstored.is_empty() {
+                self.was_unstored = false;
+                self.actions.push_back(Action::Clean);
+            }
+        }
+        self.square();
+    }
+
+    /// What was reserved and not used goes back to the ledger, what was used beyond it is charged.
+    pub(super) fn square(&mut self) {
         let purse = std::mem::take(&mut self.purse);
         let part = |sign: i64| Charge {
             room: (purse.room * sign).max(0),
@@ -427,113 +345,6 @@ impl<S: Shelf> SetEngine<S> {
         }
         if spare != Charge::default() {
             self.shelf.give_room(spare);
-        }
-        if self.was_unstored && self.unstored.is_empty() {
-            self.adopt();
-            if self.unstored.is_empty() {
-                self.was_unstored = false;
-                self.actions.push_back(Action::Clean);
-            }
-        }
-    }
-
-    /// Closes a window that holds nothing, and with it perhaps its object.
-    pub(super) fn close_window_if_idle(&mut self, window: usize) {
-        let Some(entry) = self.windows.get(window) else {
-            return;
-        };
-        if entry.pins > 0 {
-            return;
-        }
-        let (object, index) = (entry.object, entry.index);
-        let Some(id) = self.objects.get(object).map(|object| object.id.clone()) else {
-            return;
-        };
-        let settlement = {
-            let mut guard = S::lock(&entry.slot);
-            if !guard.is_idle() {
-                return;
-            }
-            self.shelf.close(&WindowKey { object: id, index });
-            guard.close();
-            guard.settle()
-        };
-        self.account(settlement);
-        self.windows.try_remove(window);
-        if let Some(object) = self.objects.get_mut(object) {
-            object.windows.remove(&index);
-        }
-        self.close_if_empty(object);
-    }
-
-    /// Takes note of what callers did through the door since the last call.
-    pub(super) fn adopt(&mut self) {
-        for key in self.shelf.take_listed() {
-            let Some(object) = self.open_object(&key.object) else {
-                continue;
-            };
-            if let Some(window) = self.open_window(object, key.index) {
-                self.note_dirty(window);
-            }
-        }
-        for key in self.shelf.take_cooled() {
-            let Some(object) = self.open_object(&key.object) else {
-                continue;
-            };
-            if let Some(window) = self.open_window(object, key.index) {
-                self.cool(window);
-                self.close_window_if_idle(window);
-            }
-        }
-    }
-
-    /// Puts a window that may hold dirty bytes on its object's list, or takes it off if it holds none.
-    pub(super) fn note_dirty(&mut self, window: usize) {
-        let Some(entry) = self.windows.get(window) else {
-            return;
-        };
-        let (number, index) = (entry.object, entry.index);
-        let oldest = {
-            let mut guard = S::lock(&entry.slot);
-            let oldest = guard
-                .dirty(Span::ALL)
-                .map(|(_, written)| written.since)
-                .min();
-            guard.listed = oldest.is_some();
-            oldest
-        };
-        let Some(object) = self.objects.get_mut(number) else {
-            return;
-        };
-        let Some(oldest) = oldest else {
-            object.listed.remove(&index);
-            self.close_window_if_idle(window);
-            self.note_stored(number);
-            return;
-        };
-        object.listed.insert(index);
-        self.unstored.insert(number);
-        self.was_unstored = true;
-        if object.due.is_none_or(|due| oldest < due) {
-            if let Some(due) = object.due.replace(oldest) {
-                self.aging.remove(&(due, number));
-            }
-            self.aging.insert((oldest, number));
-        }
-    }
-
-    /// Takes the object off the lists of what is unstored, if all of it is stored.
-    pub(super) fn note_stored(&mut self, number: usize) {
-        let Some(object) = self.objects.get_mut(number) else {
-            return;
-        };
-        if object.listed.is_empty() {
-            if let Some(due) = object.due.take() {
-                self.aging.remove(&(due, number));
-            }
-            if object.writebacks.is_empty() {
-                self.unstored.remove(&number);
-            }
         }
     }
 
@@ -573,23 +384,5 @@ impl<S: Shelf> SetEngine<S> {
             };
             self.actions.push_back(Action::Journal(notice));
         }
-    }
-
-    /// The windows of the object that lie in `range`, with the parts of it.
-    pub(super) fn windows_in(&self, object: usize, range: ByteRange) -> Vec<(usize, Span)> {
-        let Some(object) = self.objects.get(object) else {
-            return Vec::new();
-        };
-        let last = (range.end() - 1) / WINDOW_BYTES;
-        object
-            .windows
-            .range(range.start() / WINDOW_BYTES..=last)
-            .filter_map(|(index, window)| {
-                let base = index * WINDOW_BYTES;
-                let whole = ByteRange::between(base, base + WINDOW_BYTES)?;
-                let (_, span) = spans(range.intersection(whole)?).next()?;
-                Some((*window, span))
-            })
-            .collect()
     }
 }

@@ -11,7 +11,7 @@ use crate::buf::Piece;
 const KEEP_BYTES_MIN: usize = 16 << 10;
 
 /// A slab's place in its window's [`Slabs`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct SlabId(NonZeroU32);
 
 impl SlabId {
@@ -44,6 +44,10 @@ impl Slab {
             Memory::Own(buffer) => buffer.len(),
             Memory::Kept(bytes) => bytes.len(),
         }
+    }
+
+    fn is_sparse(&self) -> bool {
+        (self.live as usize) * 4 < self.len()
     }
 }
 
@@ -163,7 +167,15 @@ impl Slabs {
             self.free.push(id);
             return false;
         }
-        (slab.live as usize) * 4 < len
+        slab.is_sparse()
+    }
+
+    /// Whether so little of the slab is in use that the rest is worth copying out.
+    pub(crate) fn is_sparse(&self, id: SlabId) -> bool {
+        self.slots
+            .get(id.index())
+            .and_then(Option::as_ref)
+            .is_some_and(Slab::is_sparse)
     }
 
     /// Live bytes and allocated bytes of every slab, for audits.

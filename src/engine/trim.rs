@@ -1,6 +1,7 @@
 //! Giving back clean bytes (rules T-01, T-02, T-03, R-16).
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
 use super::eviction::{Entry, Queue};
 use super::object::ObjectRef;
@@ -44,34 +45,55 @@ impl<S: Shelf> SetEngine<S> {
         let evictor = &mut self.evictor;
         let (outcome, settlement) = {
             let mut guard = S::lock(&window.slot);
-            if let (true, Some(hash)) = (is_small, hash) {
-                for (span, extent) in guard.iter() {
-                    if extent.stamp == entry.stamp {
-                        evictor.remember(hash, span.start, span.end);
-                    }
+            let outcome = guard.evict(entry.stamp, keep_stamp, |span| {
+                if let (true, Some(hash)) = (is_small, hash) {
+                    evictor.remember(hash, span.start, span.end);
                 }
-            }
-            let outcome = guard.evict(entry.stamp, keep_stamp);
+            });
             (outcome, guard.settle())
         };
         self.account(settlement);
-        let (evicted, kept) = outcome;
-        if kept > 0 {
+        if outcome.kept > 0 {
             let kept = Entry {
                 stamp: keep_stamp,
-                bytes: kept,
+                bytes: outcome.kept,
                 at: now,
                 ..entry
             };
             self.evictor.push(Queue::Main, kept);
         }
-        if evicted > 0 {
-            self.shelf.count(Counter::EvictedBytes, evicted);
-            if let Some(object) = self.objects.get_mut(object) {
-                object.complete = false;
-            }
+        self.shelf.count(Counter::EvictedBytes, outcome.bytes);
+        // Where zeros went, a gap still reads as zeros.
+        if outcome.lost_bytes
+            && let Some(object) = self.objects.get_mut(object)
+        {
+            object.complete = false;
         }
         self.close_window_if_idle(entry.window);
+    }
+
+    /// Queues an entry; from time to time, those whose bytes are gone or bear other numbers are taken out.
+    pub(super) fn push_for_eviction(&mut self, queue: Queue, entry: Entry) {
+        self.evictor.push(queue, entry);
+        if !self.evictor.is_cluttered() {
+            return;
+        }
+        let mut live: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+        for (number, entry) in &self.windows {
+            let guard = S::lock(&entry.slot);
+            for (span, extent) in guard.iter() {
+                if extent.state.is_droppable() {
+                    *live.entry((number, extent.stamp)).or_default() += u64::from(span.len());
+                }
+            }
+        }
+        self.evictor.sweep(&live);
+    }
+
+    /// How many entries are queued for eviction.
+    #[cfg(test)]
+    pub(super) fn eviction_entries(&self) -> usize {
+        self.evictor.len()
     }
 
     /// When the bytes that would be evicted next came in.
@@ -86,7 +108,7 @@ impl<S: Shelf> SetEngine<S> {
             .edit(window, |window| window.restamp_first_to_go(stamp))
             .unwrap_or(0);
         if bytes > 0 {
-            self.evictor.push(
+            self.push_for_eviction(
                 Queue::Cold,
                 Entry {
                     window,
@@ -102,8 +124,6 @@ impl<S: Shelf> SetEngine<S> {
     pub(super) fn window_hash(&self, window: usize) -> Option<u64> {
         let entry = self.windows.get(window)?;
         let id: &ObjectRef = &self.objects.get(entry.object)?.id;
-        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-        (id, entry.index).hash(&mut hasher);
-        Some(hasher.finish())
+        Some(foldhash::fast::FixedState::default().hash_one((id, entry.index)))
     }
 }

@@ -7,9 +7,10 @@ use super::object::spans;
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
 use super::window::{
-    Access, Charge, EXTENT_OVERHEAD_BYTES, Put, PutOutcome, Span, WINDOW_OVERHEAD_BYTES,
+    Access, Charge, EXTENT_OVERHEAD_BYTES, Put, PutOutcome, Settlement, Span, WINDOW_OVERHEAD_BYTES,
 };
 use crate::engine::extent::Written;
+use crate::error::{BackendError, CacheError};
 use crate::request::{ObjectExtent, WriteRequest};
 use crate::types::{ByteRange, Moment, Place, Timestamp};
 
@@ -108,6 +109,12 @@ impl<S: Shelf> SetEngine<S> {
         modified: Timestamp,
     ) {
         self.adopt();
+        if self.is_fenced {
+            let refused = CacheError::Backend(BackendError::Fenced);
+            self.reply(waiter, Reply::Done(Err(refused)));
+            self.finish();
+            return;
+        }
         if let Some(context) = &request.context {
             self.contexts.insert(context.seq, context.clone());
         }
@@ -156,19 +163,42 @@ impl<S: Shelf> SetEngine<S> {
         self.finish();
     }
 
-    /// Room that a read or write waited for will not come: the caller is told.
+    /// A read or write whose caller is gone, or for which there will be no room, is forgotten. What has entered of
+    /// a write stays.
     pub(crate) fn cancel_waiter(&mut self, waiter: WaiterId) {
-        if let Some(wait) = self.writes.remove(&waiter) {
-            self.purse += wait.held;
-        }
+        self.adopt();
+        self.drop_write(waiter);
         self.drop_read(waiter);
         self.finish();
     }
 
-    /// Room that is reserved and not used: for writes which wait for an older context to be stored, and, amid a call,
-    /// for what it is about to do.
+    /// Forgets a write that waits, and gives back the room that it holds.
+    pub(super) fn drop_write(&mut self, waiter: WaiterId) {
+        let Some(wait) = self.writes.remove(&waiter) else {
+            return;
+        };
+        self.purse += wait.held;
+        let Some(extent) = wait.request.extents.get(wait.entered) else {
+            return;
+        };
+        if let Some(number) = self.by_ref.get(&Self::head(&extent.object)).copied()
+            && let Some(object) = self.objects.get_mut(number)
+        {
+            object.context_waits.retain(|waiting| *waiting != waiter);
+            self.close_if_empty(number);
+        }
+    }
+
+    /// Room that is reserved and not used: by writes that wait, and, amid a call, for what it is about to do.
     pub(crate) fn held_charge(&self) -> Charge {
-        let mut held = self.purse;
+        let mut held = self.held_by_writes();
+        held += self.purse;
+        held
+    }
+
+    /// The room that writes hold while they wait for older contexts to be stored.
+    pub(crate) fn held_by_writes(&self) -> Charge {
+        let mut held = Charge::default();
         for wait in self.writes.values() {
             held += wait.held;
         }
@@ -221,41 +251,67 @@ impl<S: Shelf> SetEngine<S> {
         let Some(extent) = wait.request.extents.get(wait.entered) else {
             return true;
         };
-        let slices = slices(extent.range, &extent.places);
-        let indexes: SmallVec<[u64; 4]> = spans(extent.range).map(|(index, _)| index).collect();
-        let windows: SmallVec<[usize; 4]> = indexes
-            .iter()
-            .filter_map(|index| self.open_window(object, *index))
+        let windows: SmallVec<[usize; 4]> = spans(extent.range)
+            .filter_map(|(index, _)| self.open_window(object, index))
             .collect();
-        let written = Written {
-            since: now,
-            modified: wait.modified,
-            epoch: 0,
-            context: wait.context,
-            journal: wait.request.journal_tid,
-        };
-        let access = Access::of(wait.request.hints);
-        let mut outcomes: Vec<(u64, PutOutcome)> = Vec::new();
-        let mut settlements = Vec::new();
+        let outcomes = self.put_extent(now, extent, &windows, wait);
+        let has_entered = outcomes.is_some();
+        for (index, outcome) in outcomes.into_iter().flatten() {
+            self.shelf.count(
+                Counter::OverwrittenWhileFlushingBytes,
+                outcome.overwritten_tx_bytes,
+            );
+            let new = wait.request.journal_tid;
+            self.report_overwritten(object, index, outcome.displaced.journal, new);
+        }
+        if let Some(object) = self.objects.get_mut(object)
+            && object.turn.is_some_and(|turn| turn.context != wait.context)
         {
-            let mut guards: SmallVec<[S::Guard<'_>; 4]> = windows
-                .iter()
-                .filter_map(|window| Some(S::lock(&self.windows.get(*window)?.slot)))
-                .collect();
-            let place = |index: u64| indexes.iter().position(|known| *known == index);
-            for (index, span, _) in &slices {
-                let window = place(*index).and_then(|place| guards.get(place));
-                if window.is_some_and(|window| !window.may_put(*span, written.context)) {
-                    return false;
-                }
+            object.turn = None;
+        }
+        for window in windows {
+            if has_entered {
+                self.note_written(window);
+            } else {
+                self.close_window_if_idle(window);
             }
-            // Read under the locks: whoever sees these bytes acknowledged ends a later epoch.
+        }
+        has_entered
+    }
+
+    /// Puts an extent's bytes into its windows under all their locks, unless one may not take them yet.
+    fn put_extent(
+        &mut self,
+        now: Moment,
+        extent: &ObjectExtent,
+        windows: &[usize],
+        wait: &WriteWait,
+    ) -> Option<Vec<(u64, PutOutcome)>> {
+        let slices = slices(extent.range, &extent.places);
+        let (first, _, _) = *slices.first()?;
+        let place = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
+        let mut outcomes: Option<Vec<(u64, PutOutcome)>> = None;
+        let mut guards: SmallVec<[S::Guard<'_>; 4]> = windows
+            .iter()
+            .filter_map(|window| Some(S::lock(&self.windows.get(*window)?.slot)))
+            .collect();
+        let may_enter = slices.iter().all(|(index, span, _)| {
+            let window = guards.get(place(*index));
+            window.is_some_and(|window| window.may_put(*span, wait.context))
+        });
+        if may_enter {
             let written = Written {
+                since: now,
+                modified: wait.modified,
+                // Read under the locks: whoever sees these bytes acknowledged ends a later epoch.
                 epoch: self.shelf.epoch(),
-                ..written
+                context: wait.context,
+                journal: wait.request.journal_tid,
             };
+            let access = Access::of(wait.request.hints);
+            let outcomes = outcomes.insert(Vec::new());
             for (index, span, from) in &slices {
-                let Some(window) = place(*index).and_then(|place| guards.get_mut(place)) else {
+                let Some(window) = guards.get_mut(place(*index)) else {
                     continue;
                 };
                 let from = usize::try_from(*from).unwrap_or(usize::MAX);
@@ -274,23 +330,14 @@ impl<S: Shelf> SetEngine<S> {
                 }
                 window.listed = true;
             }
-            settlements.extend(guards.iter_mut().map(|window| window.settle()));
         }
+        let settlements: SmallVec<[Settlement; 4]> =
+            guards.iter_mut().map(|window| window.settle()).collect();
+        drop(guards);
         for settlement in settlements {
             self.account(settlement);
         }
-        for (index, outcome) in outcomes {
-            self.shelf.count(
-                Counter::OverwrittenWhileFlushingBytes,
-                outcome.overwritten_tx_bytes,
-            );
-            let new = wait.request.journal_tid;
-            self.report_overwritten(object, index, outcome.displaced.journal, new);
-        }
-        for window in windows {
-            self.note_dirty(window);
-        }
-        true
+        outcomes
     }
 
     /// Looks again at the writes that waited for older contexts of the object to be stored.

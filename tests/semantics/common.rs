@@ -247,7 +247,6 @@ pub(crate) async fn settle() {
 }
 
 /// Starts a future on this thread.
-#[expect(clippy::disallowed_methods, reason = "a caller beside the test")]
 pub(crate) fn start<T: 'static>(
     future: impl Future<Output = T> + 'static,
 ) -> tokio::task::JoinHandle<T> {

@@ -109,13 +109,13 @@ async fn abandoning_tells_what_was_lost() {
     let rig = Rig::new(config());
     let set = rig.open("abandoned").await;
     rig.gate.hold_all();
-    set.write_at(0, data(1, 1000)).await.unwrap();
+    set.write_at(0, data(1, 100_000)).await.unwrap();
     let flush = start({
         let set = set.clone();
         async move { set.flush().await }
     });
     rig.gate.wait_held(1).await;
-    set.write_at(500, data(1, 2000)).await.unwrap();
+    set.write_at(50_000, data(1, 200_000)).await.unwrap();
     let read = start({
         let set = set.clone();
         async move { set.read_at(8 * MIB, 100).await.map(drop) }
@@ -125,14 +125,13 @@ async fn abandoning_tells_what_was_lost() {
         async move { set.write_at(16 * MIB, data(1, 6 << 20)).await }
     });
     rig.gate.wait_held(2).await;
+    settle().await;
     let lost = rig.cache.abandon().await;
-    assert_eq!(
-        lost,
-        Lost {
-            dirty_bytes: 2000,
-            in_flight_bytes: 500
-        }
-    );
+    let expected = Lost {
+        dirty_bytes: 200_000,
+        in_flight_bytes: 50_000,
+    };
+    assert_eq!(lost, expected);
     flush.await.unwrap().ok();
     assert!(read.await.unwrap().is_err());
     assert!(large.await.unwrap().is_err());
@@ -142,7 +141,7 @@ async fn abandoning_tells_what_was_lost() {
         rig.gate.held().iter().all(|held| held.given_up),
         "somebody still waits for the store"
     );
-    let told = Capture::install().matching("lost.dirty_bytes", "2000");
+    let told = Capture::install().matching("lost.dirty_bytes", "200000");
     assert_eq!(
         told.first().map(|entry| entry.level),
         Some(tracing::Level::ERROR)

@@ -110,7 +110,7 @@ impl Backend for Panicking {
 }
 
 fn here(backend: &Arc<Panicking>) -> Cache {
-    tokio::time::pause();
+    pause();
     Capture::install();
     start_here(backend.clone(), Arc::new(TokioClock::new()), config())
 }
@@ -158,7 +158,7 @@ async fn a_panic_in_one_sets_actor_fails_its_callers_and_nobody_else() {
     let set = cache.open(SetOptions::new("panics-journal")).await.unwrap();
     let other = cache.open(SetOptions::new("sound-journal")).await.unwrap();
     other.write_at(0, data(1, 1000)).await.unwrap();
-    set.write_at(1 << 20, data(1, 1_500_000)).await.unwrap();
+    set.write_at(1 << 20, data(1, 900_000)).await.unwrap();
     assert!(journaled(&set, 0, 100).await);
     // One waits for room, one for the store's answer to come.
     let waiting = start({

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cachalot::backend::{OperationKind, StoreCondition};
 use cachalot::{
-    BackendError, CacheError, Hints, Layout, ObjectExtent, ReadRequest, RequestError, SetOptions,
+    BackendError, CacheError, Layout, ObjectExtent, ReadRequest, RequestError, SetOptions,
 };
 use futures::FutureExt;
 
@@ -189,29 +189,6 @@ async fn a_prefetch_fills_the_cache() {
     set.prefetch_at(1000, 100_000).await.unwrap();
     let hit = set.read_at(1000, 100_000).now_or_never().unwrap().unwrap();
     assert_eq!(hit.into_bytes(), data(1, 100_000));
-    rig.close().await;
-}
-
-/// hits that mark what they read as not needed cost no memory while nothing else happens.
-#[actix::test]
-async fn hits_with_hints_are_taken_note_of_in_bounded_memory() {
-    let rig = Rig::new(config());
-    let set = rig.open("r-16").await;
-    set.prefetch_at(0, 2 * MIB).await.unwrap();
-    let looks = rig.clock.looks();
-    let hints = Hints {
-        dont_need: true,
-        ..Hints::default()
-    };
-    for read in 0..20_000u64 {
-        let offset = (read % 8) << 18;
-        set.read_at_with(offset, 1 << 18, hints)
-            .now_or_never()
-            .unwrap()
-            .unwrap();
-    }
-    settle().await;
-    assert!(rig.clock.looks() > looks, "the actor was never told");
     rig.close().await;
 }
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Span, Window};
-use crate::engine::extent::{Extent, ExtentState};
+use super::{Overtaken, Span, Window};
+use crate::engine::extent::{Extent, ExtentState, OpId};
 use crate::engine::slab::SlabId;
 use crate::types::JournalTid;
 
@@ -14,8 +14,19 @@ pub(crate) struct Dropped {
     pub(crate) journal: Vec<(Span, JournalTid)>,
     /// Dirty bytes, not counting those in flight.
     pub(crate) dirty_bytes: u64,
-    /// Bytes of all kinds.
+    /// Fetches that now bring less than they were sent for.
+    pub(crate) fetches: Vec<OpId>,
+}
+
+/// What an eviction did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Evicted {
+    /// Bytes that went, zeros and failed ones too.
     pub(crate) bytes: u64,
+    /// Bytes that stay for another round.
+    pub(crate) kept: u64,
+    /// Whether any of what went held bytes of the store.
+    pub(crate) lost_bytes: bool,
 }
 
 /// Which extents go.
@@ -25,6 +36,8 @@ pub(crate) enum What {
     All,
     /// Those that may go at any time: clean, zero and error.
     Droppable,
+    /// Known zeros.
+    Zero,
     /// Known zeros and fetches under way, as on the news that the object does not exist.
     ZeroOrFetching,
 }
@@ -34,6 +47,7 @@ impl What {
         match self {
             Self::All => true,
             Self::Droppable => state.is_droppable(),
+            Self::Zero => matches!(state, ExtentState::Zero),
             Self::ZeroOrFetching => matches!(state, ExtentState::Zero | ExtentState::Rx { .. }),
         }
     }
@@ -61,12 +75,18 @@ impl Window {
                 }
             }
         }
-        self.slabs.shrink_if_empty();
-        if self.extents.is_empty() {
+        self.shrink_if_empty();
+        dropped
+    }
+
+    /// Gives back the tables' memory once nothing is here.
+    pub(super) fn shrink_if_empty(&mut self) {
+        if self.extents.is_empty() && self.overtaken.is_empty() {
+            self.slabs.shrink_if_empty();
             self.starts = Vec::new();
             self.extents = Vec::new();
+            self.overtaken = Vec::new();
         }
-        dropped
     }
 
     /// Whether nothing but known zeros and fetches under way is here (rule R-09).
@@ -89,9 +109,14 @@ impl Window {
     }
 
     /// Evicts what bears the eviction queue's number `stamp` and was not used since the last scan; what was
-    /// used is left, unmarked, with the number `keep_stamp`. Returns the bytes evicted and kept.
-    pub(crate) fn evict(&mut self, stamp: u32, keep_stamp: u32) -> (u64, u64) {
-        let (mut evicted, mut kept) = (0, 0);
+    /// used is left, unmarked, with the number `keep_stamp`. Calls `gone` for where bytes of the store were.
+    pub(crate) fn evict(
+        &mut self,
+        stamp: u32,
+        keep_stamp: u32,
+        mut gone: impl FnMut(Span),
+    ) -> Evicted {
+        let mut outcome = Evicted::default();
         let mut ignored = Dropped::default();
         for index in (0..self.extents.len()).rev() {
             let Some(extent) = self.extents.get_mut(index) else {
@@ -103,14 +128,18 @@ impl Window {
             let bytes = u64::from(extent.len);
             if extent.mark.cool() && !extent.mark.is_first_to_go() {
                 extent.stamp = keep_stamp;
-                kept += bytes;
+                outcome.kept += bytes;
             } else {
-                evicted += bytes;
+                outcome.bytes += bytes;
+                if extent.state == ExtentState::Clean {
+                    outcome.lost_bytes = true;
+                    gone(self.span_at(index));
+                }
                 self.remove_indexes(index..index + 1, &mut ignored);
             }
         }
-        self.slabs.shrink_if_empty();
-        (evicted, kept)
+        self.shrink_if_empty();
+        outcome
     }
 
     /// Gives what is first to go (rule R-16) the number `stamp`. Returns its bytes.
@@ -132,17 +161,16 @@ impl Window {
         }
         let starts: Vec<u32> = self.starts.drain(indexes.clone()).collect();
         let extents: Vec<Extent> = self.extents.drain(indexes).collect();
-        let mut sparse: Vec<SlabId> = Vec::new();
+        let mut released: Vec<SlabId> = Vec::new();
         for (start, extent) in starts.into_iter().zip(extents) {
             self.count(&extent, -1);
-            dropped.bytes += u64::from(extent.len);
             match &extent.state {
-                ExtentState::Tx { .. } => {
-                    self.overtaken += u64::from(extent.len);
-                    self.overtaken_buffers += 1;
-                }
                 ExtentState::Dirty(_) => dropped.dirty_bytes += u64::from(extent.len),
-                ExtentState::Clean
+                ExtentState::Rx { op } if dropped.fetches.last() != Some(op) => {
+                    dropped.fetches.push(*op);
+                }
+                ExtentState::Tx { .. }
+                | ExtentState::Clean
                 | ExtentState::Zero
                 | ExtentState::Rx { .. }
                 | ExtentState::Error(_) => {}
@@ -156,19 +184,41 @@ impl Window {
                     tid,
                 ));
             }
-            if let Some(slab) = extent.slab
-                && self.slabs.release(slab, extent.len)
-                && !sparse.contains(&slab)
-            {
-                sparse.push(slab);
+            let Some(slab) = extent.slab else { continue };
+            if let ExtentState::Tx { op, .. } = extent.state {
+                self.overtake(op, slab, extent.len);
+            } else if self.slabs.release(slab, extent.len) && released.last() != Some(&slab) {
+                released.push(slab);
             }
         }
-        for slab in sparse {
-            self.copy_out(slab);
+        self.copy_out_sparse(released);
+    }
+
+    /// Notes that writeback `op` still carries so many bytes of a slab which are no longer here.
+    fn overtake(&mut self, op: OpId, slab: SlabId, bytes: u32) {
+        self.overtaken_bytes += u64::from(bytes);
+        match self.overtaken.last_mut() {
+            Some(last) if last.op == op && last.slab == slab => last.bytes += bytes,
+            Some(_) | None => self.overtaken.push(Overtaken { op, slab, bytes }),
         }
     }
 
-    /// Copies what little is left of a slab into buffers of its own, so that its memory goes (rule B-05).
+    /// Copies what little is left of each of these slabs into buffers of its own, so that their memory goes
+    /// (rule B-05). What is on its way to the store stays: the writeback holds the memory anyway.
+    pub(super) fn copy_out_sparse(&mut self, mut slabs: Vec<SlabId>) {
+        slabs.sort_unstable();
+        slabs.dedup();
+        for slab in slabs {
+            let is_carried = self.overtaken.iter().any(|part| part.slab == slab)
+                || self.extents.iter().any(|extent| {
+                    extent.slab == Some(slab) && matches!(extent.state, ExtentState::Tx { .. })
+                });
+            if self.slabs.is_sparse(slab) && !is_carried {
+                self.copy_out(slab);
+            }
+        }
+    }
+
     fn copy_out(&mut self, sparse: SlabId) {
         for extent in &mut self.extents {
             if extent.slab != Some(sparse) {

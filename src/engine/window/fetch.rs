@@ -146,7 +146,7 @@ impl Window {
             extent.stamp = how.stamp;
             match how.access {
                 Access::NoCache => extent.mark.set_no_cache(),
-                Access::DontNeed | Access::Plain | Access::Quiet => {}
+                Access::DontNeed | Access::Plain | Access::Arrived | Access::Quiet => {}
             }
         }
         filled

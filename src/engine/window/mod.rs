@@ -4,23 +4,24 @@
 //! nothing is known. A window knows no lock, no clock and no other window. What it holds is counted as it
 //! changes, and [`Window::settle`] tells what changed since it was last asked, for the ledger and the gauges.
 
+mod audit;
+mod charge;
 mod drop;
 mod fetch;
 mod write;
 mod write_back;
 
+pub(crate) use charge::Settlement;
+pub use charge::{Charge, Totals};
 pub(crate) use drop::{Dropped, What};
 pub(crate) use fetch::{Fill, Found};
-pub(crate) use write::{Put, PutError, PutOutcome};
+pub(crate) use write::{Put, PutOutcome};
 pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
 
-use std::ops::{AddAssign, SubAssign};
-
-use serde::{Deserialize, Serialize};
-
-use super::extent::{BufferState, Extent, ExtentState};
-use super::slab::Slabs;
+use super::extent::{BufferState, Extent, ExtentState, OpId};
+use super::slab::{SlabId, Slabs};
 use crate::buf::ReadBuf;
+use crate::types::Moment;
 
 /// How many bytes of an object one window covers.
 pub(crate) const WINDOW_BYTES: u64 = 256 << 10;
@@ -37,6 +38,10 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a window is far shorter than 4 GiB"
+    )]
     pub(crate) const ALL: Self = Self {
         start: 0,
         end: WINDOW_BYTES as u32,
@@ -49,114 +54,15 @@ impl Span {
     const fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
-
-    const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end && other.start < self.end
-    }
 }
 
-/// Bytes and buffers in each state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Totals {
-    /// Bytes, by [`BufferState`].
-    pub bytes: [i64; 6],
-    /// Buffers, by [`BufferState`].
-    pub buffers: [i64; 6],
-}
-
-impl Totals {
-    /// The bytes in a state.
-    #[must_use]
-    pub const fn bytes_in(&self, state: BufferState) -> i64 {
-        let [clean, zero, dirty, rx, tx, error] = self.bytes;
-        match state {
-            BufferState::Clean => clean,
-            BufferState::Zero => zero,
-            BufferState::Dirty => dirty,
-            BufferState::Rx => rx,
-            BufferState::Tx => tx,
-            BufferState::Error => error,
-        }
-    }
-
-    /// The buffers in a state.
-    #[must_use]
-    pub const fn buffers_in(&self, state: BufferState) -> i64 {
-        let [clean, zero, dirty, rx, tx, error] = self.buffers;
-        match state {
-            BufferState::Clean => clean,
-            BufferState::Zero => zero,
-            BufferState::Dirty => dirty,
-            BufferState::Rx => rx,
-            BufferState::Tx => tx,
-            BufferState::Error => error,
-        }
-    }
-
-    fn count(&mut self, state: BufferState, bytes: u32, sign: i64) {
-        let index = state as usize;
-        if let (Some(sum), Some(number)) = (self.bytes.get_mut(index), self.buffers.get_mut(index))
-        {
-            *sum += i64::from(bytes) * sign;
-            *number += sign;
-        }
-    }
-}
-
-impl AddAssign for Totals {
-    fn add_assign(&mut self, other: Self) {
-        for (sum, more) in self.bytes.iter_mut().zip(other.bytes) {
-            *sum += more;
-        }
-        for (sum, more) in self.buffers.iter_mut().zip(other.buffers) {
-            *sum += more;
-        }
-    }
-}
-
-impl SubAssign for Totals {
-    fn sub_assign(&mut self, other: Self) {
-        for (sum, less) in self.bytes.iter_mut().zip(other.bytes) {
-            *sum -= less;
-        }
-        for (sum, less) in self.buffers.iter_mut().zip(other.buffers) {
-            *sum -= less;
-        }
-    }
-}
-
-/// What something costs the cache's limits. Signed, so that it can also be a change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Charge {
-    /// Bytes held, with overhead.
-    pub room: i64,
-    /// Bytes dirty or in flight to the store.
-    pub dirty: i64,
-    /// Buffers dirty or in flight to the store.
-    pub dirty_buffers: i64,
-}
-
-impl AddAssign for Charge {
-    fn add_assign(&mut self, other: Self) {
-        self.room += other.room;
-        self.dirty += other.dirty;
-        self.dirty_buffers += other.dirty_buffers;
-    }
-}
-
-impl SubAssign for Charge {
-    fn sub_assign(&mut self, other: Self) {
-        self.room -= other.room;
-        self.dirty -= other.dirty;
-        self.dirty_buffers -= other.dirty_buffers;
-    }
-}
-
-/// What changed in a window since it was last asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Settlement {
-    pub(crate) charge: Charge,
-    pub(crate) totals: Totals,
+/// Bytes that were overwritten or dropped while on their way to the store. They keep their memory, and their place
+/// in the books, until the writeback ends.
+#[derive(Clone, Copy, Debug)]
+struct Overtaken {
+    op: OpId,
+    slab: SlabId,
+    bytes: u32,
 }
 
 /// See the [module](self).
@@ -166,9 +72,9 @@ pub(crate) struct Window {
     extents: Vec<Extent>,
     slabs: Slabs,
     totals: Totals,
-    /// Bytes that a writeback still carries though they were overwritten or dropped here.
-    overtaken: u64,
-    overtaken_buffers: u64,
+    /// What writebacks still carry though it was overwritten or dropped here.
+    overtaken: Vec<Overtaken>,
+    overtaken_bytes: u64,
     /// How many extents a journal entry holds.
     journaled: u32,
     /// What the ledger and the gauges were last told.
@@ -347,7 +253,7 @@ impl Window {
 
     /// Whether nothing is here and nothing is on its way: the window may be closed.
     pub(crate) fn is_idle(&self) -> bool {
-        self.extents.is_empty() && self.overtaken == 0 && !self.listed
+        self.extents.is_empty() && self.overtaken.is_empty() && !self.listed
     }
 
     /// Whether every byte of `span` is held, in any state (rule S-01).
@@ -366,13 +272,23 @@ impl Window {
         false
     }
 
+    /// Since when the oldest dirty bytes have been dirty.
+    pub(crate) fn oldest_dirty(&self) -> Option<Moment> {
+        if self.totals.buffers_in(BufferState::Dirty) == 0 {
+            return None;
+        }
+        self.dirty(Span::ALL)
+            .map(|(_, written)| written.since)
+            .min()
+    }
+
     pub(crate) const fn totals(&self) -> &Totals {
         &self.totals
     }
 
     /// Whether a writeback still carries bytes that are no longer here: dirty extents may lie over it.
     pub(crate) const fn has_overtaken(&self) -> bool {
-        self.overtaken > 0
+        !self.overtaken.is_empty()
     }
 
     /// Whether a journal holds some of the window's bytes.
@@ -401,16 +317,14 @@ impl Window {
         if self.closed {
             return Charge::default();
         }
-        let overtaken = i64::try_from(self.overtaken).unwrap_or(i64::MAX);
-        let overtaken_buffers = i64::try_from(self.overtaken_buffers).unwrap_or(i64::MAX);
+        let overtaken = i64::try_from(self.overtaken_bytes).unwrap_or(i64::MAX);
+        let overtaken_buffers = i64::try_from(self.overtaken.len()).unwrap_or(i64::MAX);
         let held = self.slabs.allocated_bytes()
-            + self.extents.len() as u64 * EXTENT_OVERHEAD_BYTES
+            + (self.extents.len() + self.overtaken.len()) as u64 * EXTENT_OVERHEAD_BYTES
             + WINDOW_OVERHEAD_BYTES;
         let totals = &self.totals;
         Charge {
-            room: i64::try_from(held).unwrap_or(i64::MAX)
-                + totals.bytes_in(BufferState::Rx)
-                + overtaken,
+            room: i64::try_from(held).unwrap_or(i64::MAX) + totals.bytes_in(BufferState::Rx),
             dirty: totals.bytes_in(BufferState::Dirty)
                 + totals.bytes_in(BufferState::Tx)
                 + overtaken,
@@ -447,52 +361,6 @@ impl Window {
         self.closed = true;
         self.changed = true;
     }
-
-    /// Recounts everything and names the first thing that is wrong (rule B-02).
-    pub(crate) fn audit(&self) -> Result<(), &'static str> {
-        if self.starts.len() != self.extents.len() {
-            return Err("the window's arrays differ in length");
-        }
-        let mut end = 0;
-        let mut totals = Totals::default();
-        let mut journaled = 0;
-        for (span, extent) in self.iter() {
-            if extent.len == 0 || span.start < end || u64::from(span.end) > WINDOW_BYTES {
-                return Err("extents are empty, overlap or leave their window");
-            }
-            end = span.end;
-            totals.count(extent.state.kind(), extent.len, 1);
-            journaled += u32::from(extent.state.written().is_some_and(|w| w.journal.is_some()));
-            let wants_bytes =
-                extent.state.written().is_some() || extent.state == ExtentState::Clean;
-            if wants_bytes != extent.slab.is_some() {
-                return Err("an extent has bytes that its state does not allow, or none");
-            }
-            if let Some(slab) = extent.slab
-                && self.slabs.slice(slab, extent.at, extent.len).is_none()
-            {
-                return Err("an extent points outside its memory");
-            }
-            if matches!(extent.state, ExtentState::Dirty(_)) && !self.listed {
-                return Err("a window with dirty bytes is not listed");
-            }
-        }
-        for (id, live, _) in self.slabs.usage() {
-            let pointed: u64 = self
-                .extents
-                .iter()
-                .filter(|extent| extent.slab == Some(id))
-                .map(|extent| u64::from(extent.len))
-                .sum();
-            if pointed != u64::from(live) {
-                return Err("a slab's live bytes differ from what points at it");
-            }
-        }
-        if totals != self.totals || journaled != self.journaled {
-            return Err("the window's counts differ from a recount");
-        }
-        Ok(())
-    }
 }
 
 /// How an access treats recency (rule R-16).
@@ -505,7 +373,10 @@ pub(crate) enum Access {
     DontNeed,
     /// Not promoted.
     NoCache,
-    /// Leaves no trace, as when a read returns what it has just brought in.
+    /// Not promoted either, as when a read returns what it has just brought in; but what another brought in with
+    /// `NoCache` is wanted after all.
+    Arrived,
+    /// Leaves no trace.
     Quiet,
 }
 
@@ -527,8 +398,9 @@ impl Access {
             Self::DontNeed => extent.mark.touch(),
             // A buffer brought in by `NoCache` is not promoted by another such access; others are.
             Self::NoCache if extent.mark.is_first_to_go() => {}
-            Self::Quiet => {}
             Self::NoCache => extent.mark.touch(),
+            Self::Arrived if extent.mark.is_first_to_go() => extent.mark.touch(),
+            Self::Arrived | Self::Quiet => {}
         }
     }
 }

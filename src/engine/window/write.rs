@@ -183,8 +183,10 @@ impl Window {
             Access::DontNeed => extent.mark.set_dont_need(),
             Access::NoCache if missing => extent.mark.set_no_cache(),
             // What is new has yet to show that it is used again.
-            Access::Plain | Access::NoCache | Access::Quiet if missing => {}
-            Access::Plain | Access::NoCache | Access::Quiet => extent.mark.touch(),
+            Access::Plain | Access::NoCache | Access::Arrived | Access::Quiet if missing => {}
+            Access::Plain | Access::NoCache | Access::Arrived | Access::Quiet => {
+                extent.mark.touch();
+            }
         }
         self.insert(first, start, extent);
         PutOutcome {

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{Dropped, Span, Window};
+use super::{Span, Window};
 use crate::engine::extent::{ExtentState, OpId, Written};
+use crate::engine::slab::SlabId;
 use crate::types::{JournalTid, Moment};
 
 /// Which dirty bytes are to go.
@@ -37,6 +38,8 @@ pub(crate) trait Sink {
 pub(crate) enum Offer {
     /// Send it; its writeback has this tid.
     Take(OpId),
+    /// Send only so many of its first bytes.
+    TakeFirst(OpId, u32),
     /// Leave it for later and go on.
     Skip,
     /// Leave it and end the walk.
@@ -47,42 +50,50 @@ impl Window {
     /// Offers the dirty extents of `span` in order and marks those taken as in flight. Returns whether the sink
     /// was full before the end.
     pub(crate) fn send(&mut self, span: Span, sink: &mut impl Sink) -> bool {
-        for index in self.find(span.start)..self.extents.len() {
+        let mut index = self.find(span.start);
+        while let Some(extent) = self.extents.get(index) {
             let held = self.span_at(index);
             if held.start >= span.end {
                 break;
             }
-            let Some(extent) = self.extents.get(index) else {
-                break;
-            };
-            let ExtentState::Dirty(written) = extent.state.clone() else {
+            let ExtentState::Dirty(written) = extent.state else {
+                index += 1;
                 continue;
             };
             match sink.offer(held, &written) {
                 Offer::Skip => {}
                 Offer::Full => return true,
-                Offer::Take(op) => {
-                    let piece = extent
-                        .slab
-                        .and_then(|slab| self.slabs.piece(slab, extent.at, extent.len));
-                    let Some(piece) = piece else { continue };
-                    sink.take(held, &written, piece.into_bytes());
-                    self.set_state(index, ExtentState::Tx { op, written });
+                Offer::Take(op) => self.send_at(index, op, sink),
+                Offer::TakeFirst(op, len) => {
+                    self.cut(held.start + len);
+                    self.send_at(index, op, sink);
                 }
             }
+            index += 1;
         }
         false
     }
 
-    /// Whether bytes that `cutoff` names are dirty or in flight in `span`.
-    pub(crate) fn is_unstored(&self, span: Span, cutoff: Cutoff) -> bool {
-        self.unstored(span).any(|written| cutoff.takes(written))
+    fn send_at(&mut self, index: usize, op: OpId, sink: &mut impl Sink) {
+        let held = self.span_at(index);
+        let Some(extent) = self.extents.get(index) else {
+            return;
+        };
+        let ExtentState::Dirty(written) = extent.state else {
+            return;
+        };
+        let piece = extent
+            .slab
+            .and_then(|slab| self.slabs.piece(slab, extent.at, extent.len));
+        if let Some(piece) = piece {
+            sink.take(held, &written, piece.into_bytes());
+            self.set_state(index, ExtentState::Tx { op, written });
+        }
     }
 
-    /// What is dirty or in flight in `span`.
-    pub(crate) fn unstored(&self, span: Span) -> impl Iterator<Item = &Written> {
-        self.overlapping(span)
-            .filter_map(|(_, state)| state.written())
+    /// Whether bytes that `cutoff` names are dirty in `span`.
+    pub(crate) fn is_dirty(&self, span: Span, cutoff: Cutoff) -> bool {
+        self.dirty(span).any(|(_, written)| cutoff.takes(written))
     }
 
     /// What is dirty and not in flight.
@@ -116,49 +127,68 @@ impl Window {
             })
     }
 
-    /// Ends writeback `op` over `span`, of which it carried every byte: what is still in flight under it becomes
+    /// Ends writeback `op` over `parts`, of which it carried every byte: what is still in flight under it becomes
     /// clean, or dirty again after a failure. Returns where journal entries have their bytes in the store.
-    pub(crate) fn end_write_back(&mut self, span: Span, op: OpId, end: WriteEnd) -> EndOutcome {
+    pub(crate) fn end_write_back(&mut self, parts: &[Span], op: OpId, end: WriteEnd) -> EndOutcome {
         let mut outcome = EndOutcome::default();
-        for index in self.find(span.start)..self.extents.len() {
-            let held = self.span_at(index);
-            if held.start >= span.end {
-                break;
-            }
-            let Some(ExtentState::Tx { op: under, written }) =
-                self.extents.get(index).map(|extent| extent.state.clone())
-            else {
-                continue;
-            };
-            if under != op {
-                continue;
-            }
-            outcome.bytes += u64::from(held.len());
-            match end {
-                WriteEnd::Stored { stamp } => {
-                    if let Some(tid) = written.journal {
-                        outcome.committed.push((held, tid));
-                    }
-                    self.set_state(index, ExtentState::Clean);
-                    if let Some(extent) = self.extents.get_mut(index) {
-                        extent.stamp = stamp;
-                    }
+        let mut slabs = self.land_overtaken(op);
+        for part in parts {
+            for index in self.find(part.start)..self.extents.len() {
+                let held = self.span_at(index);
+                if held.start >= part.end {
+                    break;
                 }
-                WriteEnd::Failed => {
-                    self.set_state(index, ExtentState::Dirty(written));
+                let Some(extent) = self.extents.get_mut(index) else {
+                    break;
+                };
+                let ExtentState::Tx { op: under, written } = extent.state else {
+                    continue;
+                };
+                if under != op {
+                    continue;
+                }
+                outcome.bytes += u64::from(held.len());
+                slabs.extend(extent.slab);
+                match end {
+                    WriteEnd::Stored { stamp } => {
+                        extent.stamp = stamp;
+                        if let Some(tid) = written.journal {
+                            outcome.committed.push((held, tid));
+                        }
+                        self.set_state(index, ExtentState::Clean);
+                    }
+                    WriteEnd::Failed => {
+                        self.set_state(index, ExtentState::Dirty(written));
+                    }
                 }
             }
         }
+        self.copy_out_sparse(slabs);
+        if matches!(end, WriteEnd::Stored { .. }) {
+            for part in parts {
+                self.join_clean(*part);
+            }
+        }
+        self.shrink_if_empty();
         outcome
     }
 
-    /// Takes bytes off the account of what a writeback carries though it is no longer here.
-    pub(crate) fn land_overtaken(&mut self, bytes: u64) {
-        self.overtaken = self.overtaken.saturating_sub(bytes);
-        if self.overtaken == 0 {
-            self.overtaken_buffers = 0;
-        }
+    /// Lets go of what writeback `op` still carried though it was no longer here.
+    fn land_overtaken(&mut self, op: OpId) -> Vec<SlabId> {
+        let mut slabs = Vec::new();
+        let (held, released) = (&mut self.slabs, &mut self.overtaken_bytes);
+        self.overtaken.retain(|part| {
+            if part.op != op {
+                return true;
+            }
+            *released -= u64::from(part.bytes);
+            if held.release(part.slab, part.bytes) {
+                slabs.push(part.slab);
+            }
+            false
+        });
         self.changed = true;
+        slabs
     }
 
     /// Joins what touches in `span` after a writeback or fetch, from the end so that indexes stay true.
@@ -192,13 +222,4 @@ pub(crate) struct EndOutcome {
     pub(crate) bytes: u64,
     /// Where journal entries have their bytes in the store.
     pub(crate) committed: Vec<(Span, JournalTid)>,
-}
-
-/// So that a sink which drops things can share the type.
-impl Dropped {
-    pub(crate) fn absorb(&mut self, other: Self) {
-        self.journal.extend(other.journal);
-        self.dirty_bytes += other.dirty_bytes;
-        self.bytes += other.bytes;
-    }
 }

@@ -320,14 +320,22 @@ impl Cache {
     pub fn stats(&self) -> CacheStats {
         let common = &self.inner.common;
         let waiting = common.ledger.waiting();
+        let sets = self.inner.directory.sets();
+        let mut counters = *common.retired.lock();
+        // The counters of a set that ends at this moment may be missing, or be there twice, until the next look.
+        for set in &sets {
+            if matches!(set.state(), SetState::Open | SetState::Closing) {
+                counters += set.books.counters();
+            }
+        }
         CacheStats {
             gauges: common.books.totals().into(),
-            counters: common.books.counters(),
+            counters,
             charged: common.ledger.held(),
             objects: common.ledger.objects().0,
             waiting_claims: waiting.claims,
             waiting_dirty_bytes: waiting.dirty,
-            sets: self.inner.directory.sets().len(),
+            sets: sets.len(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! A first look at the whole: callers, actors, store.
+//! The whole at once: callers, actors, store.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ async fn bytes_come_back_and_reach_the_store() {
     let store = Arc::new(MemoryBackend::new());
     let cache = Cache::builder(store.clone()).start().unwrap();
     let set = cache.open(SetOptions::new("volume")).await.unwrap();
-    let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+    let data: Vec<u8> = (0..250u8).cycle().take(1_000_000).collect();
     set.write_at(3_900_000, Bytes::from(data.clone()))
         .await
         .unwrap();
@@ -34,7 +35,6 @@ async fn bytes_come_back_and_reach_the_store() {
         data
     );
     cache.audit().await.unwrap();
-    println!("{:#?}", cache.stats());
     cache.close().await.unwrap();
     let stats = cache.stats();
     assert_eq!(stats.charged, cachalot::Charge::default(), "{stats:?}");
@@ -54,17 +54,17 @@ async fn a_small_cache_takes_more_than_it_holds() {
         .start()
         .unwrap();
     let set = cache.open(SetOptions::new("volume")).await.unwrap();
-    for i in 0..2000u64 {
-        set.write_at(i * 65536, Bytes::from(vec![i as u8; 65536]))
+    let tags: Vec<u8> = (0..250).cycle().take(2000).collect();
+    for (offset, tag) in (0..).step_by(65536).zip(&tags) {
+        set.write_at(offset, Bytes::from(vec![*tag; 65536]))
             .await
             .unwrap();
     }
-    for i in 0..2000u64 {
-        let b = set.read_at(i * 65536, 65536).await.unwrap().into_bytes();
-        assert!(b.iter().all(|x| *x == i as u8), "{i}");
+    for (offset, tag) in (0..).step_by(65536).zip(&tags) {
+        let bytes = set.read_at(offset, 65536).await.unwrap().into_bytes();
+        assert!(bytes.iter().all(|byte| byte == tag), "at {offset}");
     }
     cache.audit().await.unwrap();
-    println!("{:#?}", cache.stats());
     cache.close().await.unwrap();
     assert_eq!(cache.stats().charged, cachalot::Charge::default());
 }

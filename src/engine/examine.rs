@@ -1,0 +1,206 @@
+//! Looking at what a read wants: what is in memory, what is on its way, what must be fetched (rules ).
+
+use std::collections::BTreeSet;
+
+use super::eviction::Queue;
+use super::extent::OpId;
+use super::object::{ObjectRef, range_of, spans};
+use super::read::ReadWait;
+use super::set::SetEngine;
+use super::shelf::Shelf;
+use super::window::{Found, Span, Window};
+use crate::error::{BackendError, CacheError};
+use crate::request::{Missing, ObjectExtent};
+use crate::types::Moment;
+
+/// What looking at a read's ranges shows.
+pub(super) enum Verdict {
+    Readable,
+    Failed(CacheError),
+    Wait(Wants),
+}
+
+/// What a read waits for.
+#[derive(Default)]
+pub(super) struct Wants {
+    /// Fetches and writebacks under way.
+    pub(super) ops: BTreeSet<OpId>,
+    /// Objects whose pause after a failed writeback must end.
+    pub(super) pauses: BTreeSet<usize>,
+    /// What is to be fetched.
+    pub(super) missing: Vec<MissingPart>,
+}
+
+pub(super) struct MissingPart {
+    pub(super) object: usize,
+    pub(super) index: u64,
+    pub(super) span: Span,
+}
+
+impl<S: Shelf> SetEngine<S> {
+    pub(super) fn examine_read(&mut self, now: Moment, wait: &ReadWait) -> Verdict {
+        let mut wants = Wants::default();
+        for extent in &wait.request.extents {
+            let id = ObjectRef {
+                key: extent.object.clone(),
+                snap: wait.request.snap,
+            };
+            let Some(object) = self.open_object(&id) else {
+                continue;
+            };
+            let seen = self.examine_extent(object, extent, wait.has_waited);
+            if let Some(error) = seen.failed {
+                return Verdict::Failed(error);
+            }
+            if self.is_not_found(object)
+                && !seen.gaps.is_empty()
+                && self.stores_before_copy(now, object, extent, &mut wants)
+            {
+                continue;
+            }
+            if self.is_reported_missing(object) {
+                return Verdict::Failed(CacheError::NotFound {
+                    object: extent.object.clone(),
+                });
+            }
+            wants.ops.extend(seen.ops);
+            self.sort_gaps(now, object, seen.gaps, &mut wants);
+        }
+        if wants.ops.is_empty() && wants.pauses.is_empty() && wants.missing.is_empty() {
+            Verdict::Readable
+        } else {
+            Verdict::Wait(wants)
+        }
+    }
+
+    fn is_not_found(&self, object: usize) -> bool {
+        self.objects.get(object).is_some_and(|object| object.absent)
+    }
+
+    /// Whether a read of the object is answered with "not found": it is known to be absent, and nothing but
+    /// zeros is cached of it (rules ).
+    fn is_reported_missing(&self, object: usize) -> bool {
+        self.options.shape.missing == Missing::NotFound
+            && self.is_not_found(object)
+            && self.objects.get(object).is_some_and(|object| {
+                object.windows.values().all(|window| {
+                    self.look(*window, Window::is_zero_or_fetching)
+                        .unwrap_or(true)
+                })
+            })
+    }
+
+    /// Sends what is dirty of an object whose first write may copy from a parent, and says whether the read has to
+    /// wait for that (rule R-12): for the writebacks, or for the end of the pause after a failed one.
+    fn stores_before_copy(
+        &mut self,
+        now: Moment,
+        object: usize,
+        extent: &ObjectExtent,
+        wants: &mut Wants,
+    ) -> bool {
+        let may_copy = self.objects.get(object).is_some_and(|known| {
+            self.shelf
+                .may_copy_on_write(&known.name, extent.range, known.id.snap)
+        });
+        if !may_copy {
+            return false;
+        }
+        self.send_all(now, object);
+        let Some(known) = self.objects.get(object) else {
+            return false;
+        };
+        if known.is_paused(now) && !known.listed.is_empty() {
+            wants.pauses.insert(object);
+        }
+        wants.ops.extend(known.writebacks.keys());
+        !known.writebacks.is_empty() || wants.pauses.contains(&object)
+    }
+
+    fn examine_extent(&self, object: usize, extent: &ObjectExtent, has_waited: bool) -> Seen {
+        let mut seen = Seen::default();
+        let Some(known) = self.objects.get(object) else {
+            return seen;
+        };
+        for (index, span) in spans(extent.range) {
+            let Some(window) = known.windows.get(&index) else {
+                seen.gaps.push((index, span));
+                continue;
+            };
+            self.look(*window, |window| {
+                window.examine(span, |part, found| match found {
+                    Found::Readable => {}
+                    Found::Gap => seen.gaps.push((index, part)),
+                    Found::Fetching(op) => {
+                        seen.ops.insert(op);
+                    }
+                    // A read that has waited is told; a new one asks the store again (rule R-13).
+                    Found::Failed(error) if has_waited => {
+                        let object = known.name.clone();
+                        let range = range_of(index, part).unwrap_or(extent.range);
+                        let source: BackendError = error.clone();
+                        seen.failed = Some(CacheError::Read {
+                            object,
+                            range,
+                            source,
+                        });
+                    }
+                    Found::Failed(_) => seen.gaps.push((index, part)),
+                });
+            });
+        }
+        seen
+    }
+
+    /// Fills the gaps of a complete object with zeros (rule R-10); of the others, those over which a writeback is
+    /// under way, or a fetch that will not fill them, must wait for its end; the rest is to be fetched.
+    fn sort_gaps(&mut self, now: Moment, object: usize, gaps: Vec<(u64, Span)>, wants: &mut Wants) {
+        for (index, span) in gaps {
+            let Some(known) = self.objects.get(object) else {
+                return;
+            };
+            if known.complete {
+                self.zero_gap(now, object, (index, span));
+                continue;
+            }
+            let Some(range) = range_of(index, span) else {
+                continue;
+            };
+            let mut under_way = known
+                .writeback_over(range)
+                .chain(known.cut_fetch_over(range))
+                .peekable();
+            if under_way.peek().is_some() {
+                wants.ops.extend(under_way);
+            } else {
+                wants.missing.push(MissingPart {
+                    object,
+                    index,
+                    span,
+                });
+            }
+        }
+    }
+
+    fn zero_gap(&mut self, now: Moment, object: usize, (index, span): (u64, Span)) {
+        let Some(window) = self.open_window(object, index) else {
+            return;
+        };
+        let stamp = self.evictor.stamp();
+        let bytes = self
+            .edit(window, |window| {
+                window.unanswered = true;
+                window.put_zeros(span, stamp)
+            })
+            .unwrap_or(0);
+        self.unanswered.push(window);
+        self.queue_for_eviction(now, (window, span), stamp, (bytes, Queue::Small));
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    gaps: Vec<(u64, Span)>,
+    ops: BTreeSet<OpId>,
+    failed: Option<CacheError>,
+}

@@ -1,0 +1,85 @@
+//! Random choices that follow from a seed.
+
+use super::{OBJECTS, Parts, SIZE};
+use crate::engine::tests::rig::WINDOW;
+use crate::types::Hints;
+
+/// The generator of Steele, Lea and Flood.
+#[derive(Debug)]
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+
+    pub(super) fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        let count = from.len() as u64;
+        (count > 0).then(|| from[self.below(count) as usize])
+    }
+
+    pub(super) fn of<T: Copy>(&mut self, from: &[T]) -> T {
+        self.pick(from).unwrap()
+    }
+
+    /// A range that likes edges of blocks and windows.
+    pub(super) fn range(&mut self) -> (u64, u64) {
+        let base = match self.below(4) {
+            0 => self.below(SIZE),
+            1 => self.below(SIZE / 4096) * 4096,
+            2 => self.of(&[0, WINDOW, 2 * WINDOW, 4096, 300_001]),
+            _ => 64 * 1024 + self.below(16) * 512,
+        };
+        let start = base.saturating_sub(self.of(&[0, 0, 0, 1, 100, 4096]));
+        let len = match self.below(16) {
+            0..=5 => 1 + self.below(600),
+            6..=10 => self.of(&[512, 4096, 8192, 1, 4095, 4097]),
+            11..=14 => 1 + self.below(40_000),
+            _ => 1 + self.below(SIZE),
+        };
+        let start = start.min(SIZE - 1);
+        (start, (start + len).min(SIZE))
+    }
+
+    pub(super) fn object(&mut self) -> usize {
+        self.below(OBJECTS as u64) as usize
+    }
+
+    pub(super) fn part(&mut self) -> (usize, (u64, u64)) {
+        (self.object(), self.range())
+    }
+
+    pub(super) fn parts(&mut self) -> Parts {
+        let mut parts: Parts = Vec::new();
+        for _ in 0..1 + self.below(3) {
+            let (object, range) = self.part();
+            let apart = parts
+                .iter()
+                .all(|(other, known)| *other != object || known.1 <= range.0 || range.1 <= known.0);
+            if apart {
+                parts.push((object, range));
+            }
+        }
+        parts
+    }
+
+    pub(super) fn hints(&mut self) -> Hints {
+        Hints {
+            dont_need: self.one_in(8),
+            no_cache: self.one_in(8),
+            ..Hints::default()
+        }
+    }
+}
