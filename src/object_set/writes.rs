@@ -82,7 +82,7 @@ impl ObjectSet {
     /// Writes `data` at `offset` of the set's file.
     ///
     /// # Errors
-    /// As [`write`](Self::write); [`RequestError::NoLayout`] where the set has no file, [`RequestError::PastFile`]
+    /// As [`write`](Self::write); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file, [`PastFile`](crate::RequestError::PastFile)
     /// where the data ends past it.
     ///
     /// # Cancel safety
