@@ -82,8 +82,8 @@ impl ObjectSet {
     /// Writes `data` at `offset` of the set's file.
     ///
     /// # Errors
-    /// As [`write`](Self::write); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file, [`PastFile`](crate::RequestError::PastFile)
-    /// where the data ends past it.
+    /// As [`write`](Self::write); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file,
+    /// [`PastFile`](crate::RequestError::PastFile) where the data ends past it.
     ///
     /// # Cancel safety
     /// As [`write`](Self::write).
