@@ -68,3 +68,32 @@ async fn a_small_cache_takes_more_than_it_holds() {
     cache.close().await.unwrap();
     assert_eq!(cache.stats().charged, cachalot::Charge::default());
 }
+
+/// H-45
+#[tokio::test]
+async fn dropping_keeps_dirty_bytes_or_says_what_it_lost() {
+    let store = Arc::new(MemoryBackend::new());
+    let cache = Cache::builder(store).start().unwrap();
+    let set = cache.open(SetOptions::new("volume")).await.unwrap();
+    set.write_at(0, Bytes::from_static(&[7; 5000]))
+        .await
+        .unwrap();
+    assert_eq!(
+        set.release().await.unwrap(),
+        5000,
+        "a release keeps what is dirty"
+    );
+    assert_eq!(cache.release_all().await, 5000);
+    assert_eq!(set.read_at(0, 5000).await.unwrap(), [7; 5000][..]);
+    assert_eq!(
+        set.purge().await.unwrap(),
+        5000,
+        "a purge says what it dropped"
+    );
+    assert_eq!(set.read_at(0, 5000).await.unwrap(), [0; 5000][..]);
+    set.write_at(0, Bytes::from_static(&[8; 100]))
+        .await
+        .unwrap();
+    let lost = cache.abandon().await;
+    assert_eq!(lost.dirty_bytes + lost.in_flight_bytes, 100, "{lost:?}");
+}

@@ -107,8 +107,8 @@ impl ObjectSet {
     /// Reads `len` bytes at `offset` of the set's file.
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`RequestError::NoLayout`] where the set has no file, [`RequestError::PastFile`]
-    /// where the range ends past it.
+    /// As [`read`](Self::read); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file,
+    /// [`PastFile`](crate::RequestError::PastFile) where the range ends past it.
     ///
     /// # Cancel safety
     /// As [`read`](Self::read).

@@ -91,8 +91,8 @@ impl ObjectSet {
     /// Writes `data` at `offset` of the set's file.
     ///
     /// # Errors
-    /// As [`write`](Self::write); [`RequestError::NoLayout`] where the set has no file, [`RequestError::PastFile`]
-    /// where the data ends past it.
+    /// As [`write`](Self::write); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file,
+    /// [`PastFile`](crate::RequestError::PastFile) where the data ends past it.
     ///
     /// # Cancel safety
     /// As [`write`](Self::write).
