@@ -2,19 +2,25 @@
 //!
 //! New bytes enter the *small* queue. What was used again by the time the scan reaches it moves to *main*, the rest
 //! goes; so bytes read once pass through without washing out what is in use. In main, a used extent gets another
-//! round. A *ghost* remembers which 4 KiB blocks went from small unused: bytes that come back soon after enter main at
-//! once. What callers said they don't need is in *cold* and goes before all else. This is S3-FIFO (Yang et al., SOSP
+//! round. What callers said they don't need is in *cold* and goes before all else. This is S3-FIFO (Yang et al., SOSP
 //! 2023), with entries that stand for all extents of one fetch or writeback in a window.
+//!
+//! *Ghosts* remember what went from small and from main not long ago. Bytes that come back enter main at once, and
+//! tell which of the two was too short: the small queue's share grows or shrinks with them, as in ARC (Megiddo and
+//! Modha, FAST 2003), so that a hot set that moves is followed as quickly as by LRU.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::ghost::{BLOCK_BYTES, Ghost};
 use crate::types::Moment;
 
-/// The small queue is kept at one part in this many of all queued bytes.
-const SMALL_SHARE: u64 = 10;
-/// A ghost block stands for this many bytes.
-const GHOST_BLOCK_BYTES: u32 = 4 << 10;
-/// The ghost remembers at least this many blocks, and as many as are queued.
+/// The small queue's share of all queued bytes is reckoned in this many parts. It begins as a quarter, and never
+/// leaves a tenth to a half.
+const SHARE_PARTS: u64 = 1 << 20;
+const SHARE_FIRST: u64 = SHARE_PARTS / 4;
+const SHARE_MIN: u64 = SHARE_PARTS / 10;
+const SHARE_MAX: u64 = SHARE_PARTS / 2;
+/// The ghosts remember at least this many blocks each, and as many as are queued.
 const GHOST_BLOCKS_MIN: u64 = 64;
 /// Fewer entries than this are not worth a sweep.
 const SWEEP_ENTRIES_MIN: usize = 1024;
@@ -48,12 +54,11 @@ pub(crate) struct Evictor {
     small_bytes: u64,
     main_bytes: u64,
     last_stamp: u32,
-    /// By window hash: which of its blocks went unused.
-    ghost: BTreeMap<u64, u64>,
-    /// The same in the order in which they went; some may have come back since.
-    ghost_order: VecDeque<(u64, u64)>,
-    /// As many blocks as the ghost remembers.
-    ghost_blocks: u64,
+    /// How far small's share has moved from [`SHARE_FIRST`].
+    share_moved: i64,
+    /// What went from small, and from main.
+    small_ghost: Ghost,
+    main_ghost: Ghost,
     /// How many entries were left by the last sweep.
     swept_to: usize,
 }
@@ -88,7 +93,7 @@ impl Evictor {
         if let Some(entry) = self.cold.pop_front() {
             return Some((Queue::Cold, entry));
         }
-        let small_is_due = self.small_bytes >= (self.small_bytes + self.main_bytes) / SMALL_SHARE;
+        let small_is_due = self.small_is_due();
         let first = if small_is_due {
             Queue::Small
         } else {
@@ -100,6 +105,26 @@ impl Evictor {
             Queue::Small
         };
         self.pop_from(first).or_else(|| self.pop_from(second))
+    }
+
+    /// Whether small holds more than its share.
+    fn small_is_due(&self) -> bool {
+        let queued = self.small_bytes + self.main_bytes;
+        let share = SHARE_FIRST.saturating_add_signed(self.share_moved);
+        u128::from(self.small_bytes) * u128::from(SHARE_PARTS)
+            >= u128::from(queued) * u128::from(share)
+    }
+
+    /// Moves small's share by as much as these bytes are of all.
+    fn move_share(&mut self, len: u64, grows: bool) {
+        let queued = (self.small_bytes + self.main_bytes).max(1);
+        let step = (len.min(queued) * SHARE_PARTS / queued).cast_signed();
+        let moved = self.share_moved + if grows { step } else { -step };
+        let (least, most) = (
+            SHARE_MIN.cast_signed() - SHARE_FIRST.cast_signed(),
+            SHARE_MAX.cast_signed() - SHARE_FIRST.cast_signed(),
+        );
+        self.share_moved = moved.clamp(least, most);
     }
 
     fn pop_from(&mut self, queue: Queue) -> Option<(Queue, Entry)> {
@@ -118,7 +143,7 @@ impl Evictor {
         if !self.cold.is_empty() {
             return Some(Moment::default());
         }
-        let small_is_due = self.small_bytes >= (self.small_bytes + self.main_bytes) / SMALL_SHARE;
+        let small_is_due = self.small_is_due();
         let (first, second) = if small_is_due {
             (&self.small, &self.main)
         } else {
@@ -156,57 +181,29 @@ impl Evictor {
         self.swept_to = self.len();
     }
 
-    /// Remembers that the bytes from `start` to `end` of a window went unused.
-    pub(crate) fn remember(&mut self, window_hash: u64, start: u32, end: u32) {
-        let known = self.ghost.entry(window_hash).or_default();
-        let new = blocks(start, end) & !*known;
-        if new == 0 {
-            return;
-        }
-        *known |= new;
-        self.ghost_order.push_back((window_hash, new));
-        self.ghost_blocks += u64::from(new.count_ones());
-        let queued = (self.small_bytes + self.main_bytes) / u64::from(GHOST_BLOCK_BYTES);
+    /// Remembers that the bytes from `start` to `end` of a window went from `queue` unused.
+    pub(crate) fn remember(&mut self, queue: Queue, window_hash: u64, bytes: (u32, u32)) {
+        let queued = (self.small_bytes + self.main_bytes) / u64::from(BLOCK_BYTES);
         let blocks_max = queued.max(GHOST_BLOCKS_MIN);
-        while self.ghost_blocks > blocks_max || self.ghost_order.len() as u64 > 2 * blocks_max {
-            let Some((window_hash, blocks)) = self.ghost_order.pop_front() else {
-                break;
-            };
-            self.forget(window_hash, blocks);
+        match queue {
+            Queue::Cold => {}
+            Queue::Small => self.small_ghost.remember(window_hash, bytes, blocks_max),
+            Queue::Main => self.main_ghost.remember(window_hash, bytes, blocks_max),
         }
     }
 
-    fn forget(&mut self, window_hash: u64, blocks: u64) -> bool {
-        let Some(known) = self.ghost.get_mut(&window_hash) else {
-            return false;
-        };
-        let forgotten = *known & blocks;
-        *known &= !blocks;
-        if *known == 0 {
-            self.ghost.remove(&window_hash);
+    /// Whether the bytes from `start` to `end` of a window, which come in now, went not long ago, and so belong in
+    /// main.
+    pub(crate) fn recalls(&mut self, window_hash: u64, bytes: (u32, u32)) -> bool {
+        let (start, end) = bytes;
+        let len = u64::from(end - start);
+        let from_small = self.small_ghost.recalls(window_hash, bytes);
+        let from_main = self.main_ghost.recalls(window_hash, bytes);
+        if from_small != from_main {
+            self.move_share(len, from_small);
         }
-        self.ghost_blocks -= u64::from(forgotten.count_ones());
-        forgotten != 0
+        from_small || from_main
     }
-
-    /// Whether bytes that come in now went unused not long ago, and so belong in main.
-    pub(crate) fn recalls(&mut self, window_hash: u64, start: u32, end: u32) -> bool {
-        self.forget(window_hash, blocks(start, end))
-    }
-}
-
-/// The blocks of a window that a span touches, as bits.
-fn blocks(start: u32, end: u32) -> u64 {
-    let first = start / GHOST_BLOCK_BYTES;
-    let last = end.saturating_sub(1) / GHOST_BLOCK_BYTES;
-    let up_to = |bit: u32| {
-        if bit >= 63 {
-            u64::MAX
-        } else {
-            (1u64 << (bit + 1)) - 1
-        }
-    };
-    up_to(last) & !(if first == 0 { 0 } else { up_to(first - 1) })
 }
 
 #[cfg(test)]
@@ -233,27 +230,47 @@ mod tests {
     }
 
     #[test]
-    fn the_small_queue_goes_before_main_while_it_is_large() {
+    fn the_small_queue_goes_before_main_while_it_holds_more_than_its_share() {
         let mut evictor = Evictor::default();
         for stamp in 1..=20 {
             evictor.push(Queue::Main, entry(1, stamp));
         }
-        evictor.push(Queue::Small, entry(2, 21));
-        assert_eq!(evictor.pop().map(|(queue, _)| queue), Some(Queue::Main));
-        for stamp in 22..=24 {
+        for stamp in 21..=26 {
             evictor.push(Queue::Small, entry(2, stamp));
         }
+        assert_eq!(evictor.pop().map(|(queue, _)| queue), Some(Queue::Main));
+        evictor.push(Queue::Small, entry(2, 27));
         assert_eq!(evictor.pop().map(|(queue, _)| queue), Some(Queue::Small));
     }
 
     #[test]
-    fn the_ghost_recalls_blocks_once() {
+    fn what_comes_back_moves_the_share_of_the_queue_that_it_went_from() {
         let mut evictor = Evictor::default();
-        evictor.remember(7, 8192, 12288);
-        assert!(!evictor.recalls(7, 0, 8192) && !evictor.recalls(8, 8192, 12288));
-        assert!(evictor.recalls(7, 4096, 8193));
-        assert!(!evictor.recalls(7, 8192, 12288));
-        assert_eq!(blocks(0, 256 << 10), u64::MAX);
-        assert_eq!(blocks(4096, 4097), 2);
+        for stamp in 1..=20 {
+            evictor.push(Queue::Main, entry(1, stamp));
+        }
+        let before = evictor.share_moved;
+        evictor.remember(Queue::Small, 7, (0, 4096));
+        assert!(evictor.recalls(7, (0, 4096)));
+        let grown = evictor.share_moved;
+        assert!(grown > before);
+        evictor.remember(Queue::Main, 7, (0, 4096));
+        assert!(evictor.recalls(7, (0, 100)));
+        assert!(evictor.share_moved < grown);
+        assert!(!evictor.recalls(7, (0, 4096)));
+        evictor.remember(Queue::Cold, 7, (0, 4096));
+        assert!(!evictor.recalls(7, (0, 4096)));
+    }
+
+    #[test]
+    fn a_sweep_takes_out_what_is_void_and_corrects_the_rest() {
+        let mut evictor = Evictor::default();
+        for stamp in 1..=1025 {
+            evictor.push(Queue::Small, entry(1, stamp));
+        }
+        assert!(evictor.is_cluttered());
+        evictor.sweep(&BTreeMap::from([((1, 5), 100), ((2, 6), 100)]));
+        assert_eq!((evictor.len(), evictor.small_bytes), (1, 100));
+        assert!(!evictor.is_cluttered());
     }
 }

@@ -246,7 +246,7 @@ impl<S: Shelf> SetEngine<S> {
         let is_recalled = queue == Queue::Small
             && self
                 .window_hash(window)
-                .is_some_and(|hash| self.evictor.recalls(hash, span.start, span.end));
+                .is_some_and(|hash| self.evictor.recalls(hash, (span.start, span.end)));
         let queue = if is_recalled { Queue::Main } else { queue };
         let at = now;
         self.push_for_eviction(

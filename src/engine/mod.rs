@@ -41,6 +41,7 @@ mod examine;
 mod extent;
 mod fetch;
 mod flush;
+mod ghost;
 mod keep;
 mod layout;
 mod object;

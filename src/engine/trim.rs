@@ -41,13 +41,12 @@ impl<S: Shelf> SetEngine<S> {
         let object = window.object;
         let hash = self.window_hash(entry.window);
         let keep_stamp = self.evictor.stamp();
-        let is_small = queue == Queue::Small;
         let evictor = &mut self.evictor;
         let (outcome, settlement) = {
             let mut guard = S::lock(&window.slot);
             let outcome = guard.evict(entry.stamp, keep_stamp, |span| {
-                if let (true, Some(hash)) = (is_small, hash) {
-                    evictor.remember(hash, span.start, span.end);
+                if let Some(hash) = hash {
+                    evictor.remember(queue, hash, (span.start, span.end));
                 }
             });
             (outcome, guard.settle())

@@ -3,6 +3,8 @@
 
 #![expect(
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
     clippy::wildcard_enum_match_arm,
     reason = "tests reckon with small numbers and panic on what they don't expect"
 )]
@@ -23,5 +25,6 @@ mod rig;
 mod shelf;
 mod snapshots;
 mod store;
+mod traces;
 mod write_back;
 mod writes;

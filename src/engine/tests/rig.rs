@@ -397,6 +397,11 @@ impl Rig {
         *self.write_backs.keys().next().unwrap()
     }
 
+    /// A number that nobody waits under after all.
+    pub(super) fn forget(&mut self, waiter: WaiterId) {
+        self.asked.remove(&waiter);
+    }
+
     pub(super) fn is_answered(&self, waiter: WaiterId) -> bool {
         self.answers.contains_key(&waiter)
     }

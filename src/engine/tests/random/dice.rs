@@ -6,10 +6,10 @@ use crate::types::Hints;
 
 /// The generator of Steele, Lea and Flood.
 #[derive(Debug)]
-pub(super) struct Dice(pub(super) u64);
+pub(in crate::engine::tests) struct Dice(pub(in crate::engine::tests) u64);
 
 impl Dice {
-    pub(super) fn roll(&mut self) -> u64 {
+    pub(in crate::engine::tests) fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,25 +17,25 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(in crate::engine::tests) fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound
     }
 
-    pub(super) fn one_in(&mut self, bound: u64) -> bool {
+    pub(in crate::engine::tests) fn one_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    pub(in crate::engine::tests) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         let count = from.len() as u64;
         (count > 0).then(|| from[self.below(count) as usize])
     }
 
-    pub(super) fn of<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(in crate::engine::tests) fn of<T: Copy>(&mut self, from: &[T]) -> T {
         self.pick(from).unwrap()
     }
 
     /// A range that likes edges of blocks and windows.
-    pub(super) fn range(&mut self) -> (u64, u64) {
+    pub(in crate::engine::tests) fn range(&mut self) -> (u64, u64) {
         let base = match self.below(4) {
             0 => self.below(SIZE),
             1 => self.below(SIZE / 4096) * 4096,
@@ -53,15 +53,15 @@ impl Dice {
         (start, (start + len).min(SIZE))
     }
 
-    pub(super) fn object(&mut self) -> usize {
+    pub(in crate::engine::tests) fn object(&mut self) -> usize {
         self.below(OBJECTS as u64) as usize
     }
 
-    pub(super) fn part(&mut self) -> (usize, (u64, u64)) {
+    pub(in crate::engine::tests) fn part(&mut self) -> (usize, (u64, u64)) {
         (self.object(), self.range())
     }
 
-    pub(super) fn parts(&mut self) -> Parts {
+    pub(in crate::engine::tests) fn parts(&mut self) -> Parts {
         let mut parts: Parts = Vec::new();
         for _ in 0..1 + self.below(3) {
             let (object, range) = self.part();
@@ -75,7 +75,7 @@ impl Dice {
         parts
     }
 
-    pub(super) fn hints(&mut self) -> Hints {
+    pub(in crate::engine::tests) fn hints(&mut self) -> Hints {
         Hints {
             dont_need: self.one_in(8),
             no_cache: self.one_in(8),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use dice::Dice;
+pub(super) use dice::Dice;
 
 use super::model::{INITIAL, Look, Model, Tag};
 use super::rig::{Rig, RigOptions, name};
