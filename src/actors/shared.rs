@@ -34,8 +34,6 @@ pub(crate) struct Common {
     pub(crate) books: Books,
     /// What sets counted that have gone.
     pub(crate) retired: Mutex<Counters>,
-    /// Frees what the sets' indexes drop once no thread looks at it.
-    collector: Arc<seize::Collector>,
     /// The time of day when the clock started.
     clock_start: Timestamp,
     pub(crate) limits: RwLock<Limits>,
@@ -61,7 +59,6 @@ impl Common {
             backend,
             clock,
             retired: Mutex::default(),
-            collector: Arc::new(seize::Collector::new()),
             clock_start,
             ledger: Ledger::new(&limits),
             books: Books::default(),
@@ -216,10 +213,10 @@ impl SetShared {
             layout,
             file_bytes,
             books: Books::default(),
+            // Each index has a collector of its own: one that is dropped frees all that its collector holds.
             windows: papaya::HashMap::builder()
                 .capacity(0)
                 .hasher(foldhash::fast::RandomState::default())
-                .shared_collector(common.collector.clone())
                 .build(),
             listed: Mutex::default(),
             cooled: Mutex::default(),
