@@ -9,13 +9,16 @@
 )]
 
 mod common;
+mod door;
 mod flushing;
 mod life;
 mod limits;
 mod panics;
 mod reads;
 mod runtimes;
+mod scale;
 mod sets;
 mod sight;
+mod stress;
 mod trimming;
 mod writes;
