@@ -57,7 +57,8 @@ pub enum CacheError {
     /// A call to the backend other than a fetch or writeback failed.
     #[error("the backend failed")]
     Backend(#[from] BackendError),
-    /// The set or the cache is closed or closing; nothing was changed.
+    /// The set or the cache is closed or closing. Of a write that was under way when closing began, some may have
+    /// entered.
     #[error("object set {set} is closed")]
     Closed {
         /// The set, or the cache's own name when all of it is closed.

@@ -17,11 +17,6 @@
 //! So no wake-up is lost when takers first make known that they wait and then ask once more, and those who give back
 //! or raise the limit do so first and then look for who waits.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the ledger of the cache is built on this")
-)]
-
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -49,7 +44,7 @@ pub(crate) struct Budget {
 /// Keeps its content on cache lines of its own, with the neighbour that processors fetch along.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Padded<T>(T);
+pub(crate) struct Padded<T>(pub(crate) T);
 
 #[derive(Debug)]
 struct Centre {
@@ -204,7 +199,7 @@ impl Budget {
     )]
     fn own(&self) -> &Spare {
         let mask = (1 << self.shards_bits) - 1;
-        &self.shards[(THREAD_NUMBER.get() & mask) % SHARDS_MAX].0
+        &self.shards[(thread_number() & mask) % SHARDS_MAX].0
     }
 }
 
@@ -269,6 +264,11 @@ thread_local! {
         // Relaxed: the numbers only have to differ.
         Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
     };
+}
+
+/// A number for the calling thread, from 0 on, by which it finds its shard.
+pub(crate) fn thread_number() -> usize {
+    THREAD_NUMBER.get()
 }
 
 #[cfg(test)]

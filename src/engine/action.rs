@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::extent::OpId;
 use super::window::Charge;
-use crate::backend::{BackendRead, BackendWrite, JournalNotice};
 use crate::buf::ReadBuf;
 use crate::error::CacheError;
+use crate::io::{BackendRead, BackendWrite, JournalNotice};
 
 /// Names a caller that waits for an answer; grows with each one of a set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

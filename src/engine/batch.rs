@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::extent::{OpId, Written};
 use super::object::{InFlight, Turn, range_of};
 use super::window::{Cutoff, Offer, Sink, Span};
-use crate::backend::{Capabilities, WriteRun};
+use crate::io::{Capabilities, WriteRun};
 use crate::types::{ByteRange, Timestamp};
 
 /// A write that takes shape.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::action::{Reply, WaiterId};
 use super::extent::OpId;
-use super::object::ObjectRef;
 use super::set::{Op, SetEngine};
 use super::shelf::Shelf;
 use super::window::{Dropped, Span, WINDOW_BYTES, What};
@@ -241,7 +240,8 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     /// Tells whether an object is cached at all, for tests and listings.
-    pub(crate) fn knows(&self, id: &ObjectRef) -> bool {
+    #[cfg(test)]
+    pub(crate) fn knows(&self, id: &super::object::ObjectRef) -> bool {
         self.by_ref.contains_key(id)
     }
 }

@@ -188,8 +188,12 @@ impl<S: Shelf> SetEngine<S> {
         };
         let stamp = self.evictor.stamp();
         let bytes = self
-            .edit(window, |window| window.put_zeros(span, stamp))
+            .edit(window, |window| {
+                window.unanswered = true;
+                window.put_zeros(span, stamp)
+            })
             .unwrap_or(0);
+        self.unanswered.push(window);
         self.queue_for_eviction(now, (window, span), stamp, (bytes, Queue::Small));
     }
 }

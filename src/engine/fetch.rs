@@ -10,8 +10,8 @@ use super::extent::OpId;
 use super::set::{Op, OpWaiters, SetEngine};
 use super::shelf::{Counter, Shelf};
 use super::window::{Access, Fill, Span, What};
-use crate::backend::BackendRead;
 use crate::error::{BackendError, CacheError};
+use crate::io::BackendRead;
 use crate::types::{ByteRange, Hints, Moment};
 
 /// A fetch under way. Its window stays open until it ends.
@@ -106,8 +106,10 @@ impl<S: Shelf> SetEngine<S> {
         let brought = self.edit(fetch.window, |window| {
             let brought = window.fill(fetch.span, op, bytes, fill);
             window.join_clean(fetch.span);
+            window.unanswered |= !fetch.waiters.reads.is_empty();
             brought
         });
+        self.unanswered.push(fetch.window);
         let queue = if access == Access::NoCache {
             Queue::Cold
         } else {

@@ -2,9 +2,9 @@
 //!
 //! The law of this layer: no async, no I/O, no clock, no lock, no randomness, no log. Time and ids are arguments. The
 //! same calls give the same actions. What several sets or callers share (windows, room, gauges) is reached through
-//! the [`Shelf`](shelf::Shelf). The one atomic is an extent's recency mark, since hits set it under a shared lock.
+//! the [`Shelf`]. The one atomic is an extent's recency mark, since hits set it under a shared lock.
 //!
-//! One [`SetEngine`](set::SetEngine) serves one set. It knows *objects*, each cut into *windows* of 256 KiB, each with
+//! One [`SetEngine`] serves one set. It knows *objects*, each cut into *windows* of 256 KiB, each with
 //! its *extents*: byte ranges in one state. A window is what one lock guards: callers enter it through the door for
 //! hits and absorbed writes, the engine for everything else.
 //!
@@ -61,7 +61,6 @@ mod write_end;
 pub use action::Flushed;
 pub(crate) use action::{Action, Reply, WaiterId};
 pub use audit::{AuditFailure, BufferListing, ObjectListing, Recount};
-pub(crate) use discard::Holdings;
 pub use extent::BufferState;
 pub(crate) use extent::{OpId, Written};
 pub use layout::{FileRanges, Layout, ObjectRuns, Run, Runs};
@@ -70,7 +69,7 @@ pub(crate) use places::{join_places, split_by_place};
 pub(crate) use set::{EngineLimits, EngineOptions, SetEngine};
 pub use shelf::Counter;
 pub(crate) use shelf::Shelf;
-pub(crate) use window::{Access, Put, PutError, Window};
+pub(crate) use window::{Access, Put, Settlement, Window};
 pub use window::{Charge, Totals};
-pub(crate) use write::{put_charge, slices, write_charge};
+pub(crate) use write::{extent_charge, slices};
 pub(crate) use write_back::Demand;

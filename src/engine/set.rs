@@ -17,9 +17,9 @@ use super::shelf::Shelf;
 use super::window::{Charge, Settlement, Span, Window};
 use super::write::WriteWait;
 use super::write_back::WriteBack;
-use crate::backend::{Capabilities, JournalNotice};
 use crate::config::Limits;
 use crate::error::BackendError;
+use crate::io::{Capabilities, JournalNotice};
 use crate::request::Shape;
 use crate::types::{JournalTid, Moment, ObjectKey, SnapContext, Truncation};
 
@@ -141,6 +141,8 @@ pub(crate) struct SetEngine<S: Shelf> {
     pub(super) last_error: Option<BackendError>,
     /// Another writer has taken over: nothing is sent any more (H-41).
     pub(super) is_fenced: bool,
+    /// Windows that the door keeps from serving until the answers that are among the actions have been given.
+    pub(super) unanswered: Vec<usize>,
 }
 
 impl<S: Shelf> SetEngine<S> {
@@ -175,12 +177,33 @@ impl<S: Shelf> SetEngine<S> {
             purse: Charge::default(),
             last_error: None,
             is_fenced: false,
+            unanswered: Vec::new(),
         }
     }
 
     /// The next thing to do.
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// All answers among the actions have been given: the door may serve what they were about (rule R-04).
+    pub(crate) fn answered(&mut self) {
+        for window in std::mem::take(&mut self.unanswered) {
+            if let Some(entry) = self.windows.get(window) {
+                S::lock(&entry.slot).unanswered = false;
+            }
+        }
+    }
+
+    /// Takes note of what happened at the door.
+    pub(crate) fn catch_up(&mut self) {
+        self.adopt();
+        self.finish();
+    }
+
+    /// How many objects hold nothing and could be forgotten.
+    pub(crate) fn idle_objects(&self) -> usize {
+        self.idle.len()
     }
 
     /// When `handle_deadline` wants to be called.
@@ -241,10 +264,6 @@ impl<S: Shelf> SetEngine<S> {
     /// The last error of a writeback, until one succeeds.
     pub(crate) const fn last_error(&self) -> Option<&BackendError> {
         self.last_error.as_ref()
-    }
-
-    pub(crate) const fn shelf(&self) -> &S {
-        &self.shelf
     }
 
     pub(crate) const fn options(&self) -> &EngineOptions {

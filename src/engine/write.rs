@@ -81,13 +81,20 @@ pub(crate) fn slices(range: ByteRange, places: &[Place]) -> SmallVec<[(u64, Span
     slices
 }
 
+/// What a write of one extent can cost at most.
+pub(crate) fn extent_charge(range: ByteRange, places: &[Place]) -> Charge {
+    let mut charge = Charge::default();
+    for (_, span, _) in slices(range, places) {
+        charge += put_charge(u64::from(span.len()));
+    }
+    charge
+}
+
 /// What a whole write can cost at most.
 pub(crate) fn write_charge<'a>(extents: impl Iterator<Item = &'a ObjectExtent>) -> Charge {
     let mut charge = Charge::default();
     for extent in extents {
-        for (_, span, _) in slices(extent.range, &extent.places) {
-            charge += put_charge(u64::from(span.len()));
-        }
+        charge += extent_charge(extent.range, &extent.places);
     }
     charge
 }
@@ -182,8 +189,15 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
+    /// Room that is reserved and not used: by writes that wait, and, amid a call, for what it is about to do.
+    pub(crate) fn held_charge(&self) -> Charge {
+        let mut held = self.held_by_writes();
+        held += self.purse;
+        held
+    }
+
     /// The room that writes hold while they wait for older contexts to be stored.
-    pub(super) fn held_by_writes(&self) -> Charge {
+    pub(crate) fn held_by_writes(&self) -> Charge {
         let mut held = Charge::default();
         for wait in self.writes.values() {
             held += wait.held;

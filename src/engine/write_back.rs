@@ -7,7 +7,7 @@ use super::object::{InFlight, Turn};
 use super::set::{Op, OpWaiters, SetEngine};
 use super::shelf::{Counter, Shelf};
 use super::window::{Cutoff, Span, WINDOW_BYTES};
-use crate::backend::BackendWrite;
+use crate::io::BackendWrite;
 use crate::types::{Moment, SnapContext};
 
 /// What the flusher wants written back.
@@ -36,6 +36,11 @@ impl<S: Shelf> SetEngine<S> {
         self.demand = Some(demand);
         self.pump(now);
         self.finish();
+    }
+
+    /// What the flusher asked for and is not yet sent, since enough is in flight.
+    pub(crate) fn demanded_bytes(&self) -> u64 {
+        self.demand.map_or(0, |demand| demand.bytes)
     }
 
     /// Since when the oldest dirty bytes have been dirty that nothing holds up.

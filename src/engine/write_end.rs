@@ -7,8 +7,8 @@ use super::object::{Retry, range_of, spans};
 use super::set::{Op, SetEngine};
 use super::shelf::{Counter, Shelf};
 use super::window::{Span, WriteEnd};
-use crate::backend::JournalNotice;
 use crate::error::{BackendError, CacheError};
+use crate::io::JournalNotice;
 use crate::types::{ByteRange, Moment};
 
 impl<S: Shelf> SetEngine<S> {

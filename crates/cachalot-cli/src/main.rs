@@ -1,3 +1,134 @@
-//! The `cachalot` command.
+//! The `cachalot` command: volumes on a store, copied in and out through the cache, and benchmarks of it.
 
-fn main() {}
+mod bench;
+mod cached;
+mod cli;
+mod commands;
+mod error;
+mod output;
+mod store;
+mod striped;
+mod transfer;
+mod volume;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+use crate::error::{CliError, exit_code};
+
+/// The threads that drive commands; benchmarks and stores have their own.
+const WORKER_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(cli.command));
+            // A thread that waits for the standard input would never end.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(CliError::Failed(format!(
+            "cannot start the runtime: {error}"
+        ))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, CliError::OutputClosed) {
+                output::note(&format!(
+                    "cachalot: {}",
+                    error.to_string().replace('\n', " ")
+                ));
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    if let Command::Bench(args) = command {
+        // It clears away what it made, so it ends itself when it is interrupted.
+        return Box::pin(bench::bench(args)).await;
+    }
+    tokio::select! {
+        result = dispatch(command) => result,
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Err(CliError::Interrupted),
+            Err(error) => Err(CliError::Failed(format!("cannot wait for signals: {error}"))),
+        },
+    }
+}
+
+async fn dispatch(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Volume { command } => Box::pin(commands::volume(command)).await,
+        Command::Import(args) => Box::pin(transfer::import(args)).await,
+        Command::Export(args) => Box::pin(transfer::export(args)).await,
+        Command::Ls(args) => Box::pin(commands::ls(args)).await,
+        Command::Bench(args) => Box::pin(bench::bench(args)).await,
+    }
+}
+
+/// Says in one line what is wrong with the command line; help and version are no errors.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if asked_for_help {
+        error.print().unwrap_or_default();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE));
+    }
+    output::note(&format!("cachalot: {}", usage_line(&error.to_string())));
+    ExitCode::from(exit_code::USAGE)
+}
+
+/// Folds the report of the command line's parser into one line.
+fn usage_line(report: &str) -> String {
+    let told = report.split("\n\nUsage:").next().unwrap_or(report);
+    let told = told
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or(told);
+    let words: Vec<&str> = told
+        .trim_start_matches("error: ")
+        .split_whitespace()
+        .collect();
+    format!("{} (--help tells more)", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let error = Cli::try_parse_from(["cachalot", "volume", "create", "memory:"]).unwrap_err();
+        assert_eq!(
+            usage_line(&error.to_string()),
+            "the following required arguments were not provided: --size <SIZE> <VOLUME> (--help tells more)"
+        );
+        let error = Cli::try_parse_from(["cachalot", "ls", "ftp:x"]).unwrap_err();
+        let line = usage_line(&error.to_string());
+        assert!(line.contains("no kind of store called `ftp:`"), "{line}");
+    }
+}

@@ -4,7 +4,8 @@ use super::rig::*;
 use super::shelf::{Slot, TestShelf};
 use crate::buf::ReadBuf;
 use crate::engine::extent::Written;
-use crate::engine::{Access, Charge, Put, Shelf, WindowKey, put_charge, slices};
+use crate::engine::write::put_charge;
+use crate::engine::{Access, Charge, Put, Shelf, WindowKey, slices};
 use crate::types::{Place, Timestamp};
 
 impl Rig {

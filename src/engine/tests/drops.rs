@@ -2,7 +2,8 @@
 
 use super::rig::*;
 use super::shelf::Bounds;
-use crate::engine::{BufferState, Flushed, Holdings, Layout};
+use crate::engine::discard::Holdings;
+use crate::engine::{BufferState, Flushed, Layout};
 use crate::error::{BackendError, RequestError};
 use crate::types::{ObjectKey, SnapId, Truncation};
 

@@ -1,8 +1,8 @@
 //! Rules J-01 and J-02: what becomes of journal entries.
 
 use super::rig::*;
-use crate::backend::JournalNotice;
 use crate::error::BackendError;
+use crate::io::JournalNotice;
 
 fn committed(offset: u64, len: u64, tid: u64) -> JournalNotice {
     JournalNotice::Committed {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::backend::BackendWrite;
 use crate::engine::window::WINDOW_BYTES;
+use crate::io::BackendWrite;
 use crate::request::{ObjectExtent, ReadRequest, WriteRequest};
 use crate::types::{ByteRange, JournalTid, ObjectKey, ObjectName, SnapId};
 

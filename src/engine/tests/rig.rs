@@ -9,13 +9,13 @@ use bytes::Bytes;
 pub(super) use super::make::*;
 use super::shelf::{Bounds, TestShelf};
 use super::store::Store;
-use crate::backend::{BackendRead, BackendWrite, Capabilities, JournalNotice};
 use crate::engine::extent::OpId;
 use crate::engine::{
     Action, BufferListing, BufferState, Demand, EngineLimits, EngineOptions, Flushed, Layout,
     Reply, SetEngine, WaiterId,
 };
 use crate::error::{BackendError, CacheError};
+use crate::io::{BackendRead, BackendWrite, Capabilities, JournalNotice};
 use crate::request::{Missing, ReadRequest, Shape, WriteRequest};
 use crate::types::{Moment, ObjectKey, SnapContext, SnapId, Timestamp, Truncation};
 

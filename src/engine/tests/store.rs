@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::backend::{BackendRead, BackendWrite};
 use crate::error::BackendError;
+use crate::io::{BackendRead, BackendWrite};
 use crate::types::{ObjectName, Truncation};
 
 #[derive(Clone, Debug, Default)]

@@ -242,7 +242,7 @@ fn a_writer_that_is_gone_takes_no_room_and_holds_nobody_up() {
     assert!(rig.is_answered(next));
     assert_eq!(rig.states(2), []);
     // Room that comes for one who is gone goes back.
-    let charge = crate::engine::put_charge(10);
+    let charge = crate::engine::write::put_charge(10);
     assert!(crate::engine::Shelf::take_room(&rig.shelf, charge));
     rig.step(|engine, now| engine.handle_room(now, gone, charge));
 }

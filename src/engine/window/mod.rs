@@ -15,7 +15,7 @@ pub(crate) use charge::Settlement;
 pub use charge::{Charge, Totals};
 pub(crate) use drop::{Dropped, What};
 pub(crate) use fetch::{Fill, Found};
-pub(crate) use write::{Put, PutError, PutOutcome};
+pub(crate) use write::{Put, PutOutcome};
 pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
 
 use super::extent::{BufferState, Extent, ExtentState, OpId};
@@ -54,10 +54,6 @@ impl Span {
     const fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
-
-    const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end && other.start < self.end
-    }
 }
 
 /// Bytes that were overwritten or dropped while on their way to the store. They keep their memory, and their place
@@ -88,6 +84,8 @@ pub(crate) struct Window {
     pub(crate) listed: bool,
     /// Whether the window has left its set: whoever finds it looks it up again.
     pub(crate) closed: bool,
+    /// Whether reads wait for their answer from what has just come in: no later read is served before them.
+    pub(crate) unanswered: bool,
 }
 
 impl Window {
@@ -245,6 +243,12 @@ impl Window {
         }
         out.truncate_pieces(pieces);
         false
+    }
+
+    /// As [`collect`](Self::collect), for callers at the door: not while earlier reads wait for their answer (rule
+    ///
+    pub(crate) fn serve(&self, span: Span, how: Access, out: &mut ReadBuf) -> bool {
+        !self.unanswered && self.collect(span, how, out)
     }
 
     /// Whether nothing is here and nothing is on its way: the window may be closed.

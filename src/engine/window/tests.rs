@@ -6,6 +6,7 @@
 )]
 
 mod array;
+mod states;
 
 use bytes::Bytes;
 
@@ -78,7 +79,11 @@ struct Everything {
 
 impl Sink for Everything {
     fn offer(&mut self, at: Span, _: &Written) -> Offer {
-        if self.blocked.iter().any(|blocked| blocked.overlaps(at)) {
+        if self
+            .blocked
+            .iter()
+            .any(|other| other.start < at.end && at.start < other.end)
+        {
             return Offer::Skip;
         }
         match self.len_max {

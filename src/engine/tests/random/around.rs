@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{OBJECTS, Run, Waiting};
-use crate::backend::BackendWrite;
 use crate::engine::Demand;
 use crate::engine::WaiterId;
 use crate::engine::extent::OpId;
 use crate::engine::tests::rig::name;
 use crate::error::BackendError;
+use crate::io::BackendWrite;
 use crate::types::SnapContext;
 
 impl Run {

@@ -16,10 +16,10 @@ pub(super) use dice::Dice;
 use super::model::{INITIAL, Look, Model, Tag};
 use super::rig::{Rig, RigOptions, name};
 use super::shelf::Bounds;
-use crate::backend::JournalNotice;
 use crate::engine::extent::OpId;
 use crate::engine::{Layout, Reply, WaiterId};
 use crate::error::BackendError;
+use crate::io::JournalNotice;
 use crate::request::{Missing, ObjectExtent};
 use crate::types::{SnapId, Truncation};
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::{Everything, put, span, written};
 use crate::engine::extent::{OpId, Written};
-use crate::engine::put_charge;
+use crate::engine::write::put_charge;
 use crate::error::BackendError;
 
 /// What one byte is in the model.

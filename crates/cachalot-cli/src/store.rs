@@ -1,0 +1,224 @@
+//! Stores by URL: the one place that knows which kinds there are.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cachalot::backend::{Backend, BackendRead, BackendWrite, FileBackend, MemoryBackend, WriteRun};
+use cachalot::{
+    BackendError, ByteRange, Hints, ObjectName, SnapContext, SnapId, Timestamp, Truncation,
+};
+
+use crate::error::CliError;
+
+/// A store's address. A new kind of store is a variant here, a line in [`StoreUrl::from_str`] and one in
+/// [`StoreUrl::open`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum StoreUrl {
+    /// `memory:`: gone when the command ends.
+    Memory,
+    /// `file:DIR`: one sparse file per object in a directory.
+    File(PathBuf),
+}
+
+/// The kinds of store, as error messages and `--help` name them.
+pub(crate) const STORE_KINDS: &str = "`file:DIR` or `memory:`";
+
+/// What a store is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OpenFor {
+    /// Reading what is there; others may read it too.
+    Reading,
+    /// Changing what is there, alone.
+    Changing,
+    /// Adding to it, alone; it is made when it is not there.
+    Adding,
+}
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((kind, rest)) = text.split_once(':') else {
+            return Err(format!(
+                "`{text}` is no store address: write {STORE_KINDS}, for example `file:{text}`"
+            ));
+        };
+        match (kind, rest) {
+            ("memory", "") => Ok(Self::Memory),
+            ("memory", _) => Err("`memory:` takes nothing behind the colon".to_owned()),
+            ("file", "") => Err("`file:` needs a directory, as in `file:/srv/store`".to_owned()),
+            ("file", path) => Ok(Self::File(PathBuf::from(
+                path.strip_prefix("//").unwrap_or(path),
+            ))),
+            (kind, _) => Err(format!(
+                "there is no kind of store called `{kind}:`: write {STORE_KINDS}"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl StoreUrl {
+    /// Opens the store.
+    pub(crate) fn open(&self, purpose: OpenFor) -> Result<Arc<dyn Backend>, CliError> {
+        match self {
+            Self::Memory => Ok(Arc::new(MemoryBackend::new())),
+            Self::File(path) => {
+                let backend = match purpose {
+                    OpenFor::Reading => FileBackend::open_read_only(path),
+                    OpenFor::Changing => FileBackend::open(path),
+                    OpenFor::Adding => FileBackend::open_or_create(path),
+                };
+                Ok(Arc::new(backend?))
+            }
+        }
+    }
+}
+
+/// An object's name; names made from a volume's name are always good.
+pub(crate) fn object_name(name: String) -> Result<ObjectName, CliError> {
+    Ok(ObjectName::new(name)?)
+}
+
+/// Reads a range of an object; `None` when it is absent. The answer may be short.
+pub(crate) async fn read_object(
+    backend: &dyn Backend,
+    object: ObjectName,
+    range: ByteRange,
+) -> Result<Option<Bytes>, BackendError> {
+    let read = BackendRead {
+        object,
+        snap: SnapId::HEAD,
+        range,
+        hints: Hints::default(),
+        truncation: Truncation::default(),
+    };
+    match backend.read(read).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(BackendError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stores `buffers`, one behind the other, at an offset of an object.
+pub(crate) async fn write_object(
+    backend: &dyn Backend,
+    object: ObjectName,
+    offset: u64,
+    buffers: Vec<Bytes>,
+) -> Result<(), BackendError> {
+    let run = WriteRun {
+        offset,
+        buffers,
+        journal_tid: None,
+    };
+    let write = BackendWrite {
+        object,
+        runs: vec![run],
+        context: SnapContext::default(),
+        modified: Timestamp::default(),
+        truncation: Truncation::default(),
+    };
+    backend.write(write).await
+}
+
+/// How many names a page of a listing holds.
+const PAGE_NAMES: usize = 1000;
+
+/// Goes through the names that start with `prefix`, page by page.
+pub(crate) struct Listing<'a> {
+    backend: &'a dyn Backend,
+    prefix: String,
+    after: Option<ObjectName>,
+    more: bool,
+}
+
+impl<'a> Listing<'a> {
+    /// The listing of a prefix.
+    pub(crate) fn new(backend: &'a dyn Backend, prefix: impl Into<String>) -> Self {
+        Self {
+            backend,
+            prefix: prefix.into(),
+            after: None,
+            more: true,
+        }
+    }
+
+    /// The next names in ascending order, `None` behind the last. Names already given may be removed meanwhile.
+    pub(crate) async fn next_page(&mut self) -> Result<Option<Vec<ObjectName>>, CliError> {
+        if !self.more {
+            return Ok(None);
+        }
+        let page = self
+            .backend
+            .list(self.prefix.clone(), self.after.take(), PAGE_NAMES)
+            .await
+            .map_err(CliError::store("list the store's objects"))?;
+        self.after = page.names.last().cloned();
+        self.more = page.more && self.after.is_some();
+        Ok(Some(page.names))
+    }
+}
+
+/// `len` zero bytes.
+pub(crate) fn zeros(len: usize) -> Bytes {
+    BytesMut::zeroed(len).freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_addresses_are_read_and_printed() {
+        let cases = [
+            ("memory:", StoreUrl::Memory),
+            ("file:/srv/store", StoreUrl::File("/srv/store".into())),
+            ("file:///srv/store", StoreUrl::File("/srv/store".into())),
+            ("file:a/b:c", StoreUrl::File("a/b:c".into())),
+            ("file:.", StoreUrl::File(".".into())),
+        ];
+        for (text, url) in cases {
+            assert_eq!(text.parse::<StoreUrl>().unwrap(), url);
+            assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn bad_store_addresses_say_what_to_write() {
+        for (text, hint) in [
+            ("/srv/store", "`file:/srv/store`"),
+            ("", "file:DIR"),
+            ("file:", "needs a directory"),
+            ("memory:x", "nothing behind the colon"),
+            ("ftp:host", "no kind of store called `ftp:`"),
+        ] {
+            let error = text.parse::<StoreUrl>().unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_directory_is_no_store_unless_it_may_be_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = StoreUrl::File(directory.path().join("absent"));
+        for purpose in [OpenFor::Reading, OpenFor::Changing] {
+            assert!(matches!(url.open(purpose), Err(CliError::OpenStore(_))));
+        }
+        assert!(url.open(OpenFor::Adding).is_ok());
+        assert!(url.open(OpenFor::Changing).is_ok());
+        let readers = (url.open(OpenFor::Reading), url.open(OpenFor::Reading));
+        assert!(readers.0.is_ok() && readers.1.is_ok());
+    }
+}

@@ -1,0 +1,7 @@
+//! The built command, run as people run it.
+#![expect(clippy::expect_used, reason = "tests")]
+
+mod bench;
+mod common;
+mod transfer;
+mod volumes;

@@ -1,0 +1,47 @@
+# Everything that must hold before a change lands.
+ci:
+    .ci/run
+
+# The source is formatted.
+fmt:
+    scripts/fmt.sh
+
+# No lint complains.
+lint:
+    scripts/lint.sh
+
+# The documentation builds without a complaint.
+docs:
+    scripts/docs.sh
+
+# All tests.
+test:
+    scripts/test.sh
+
+# The examples in the documentation.
+test-docs:
+    scripts/test-docs.sh
+
+# Every backend keeps the contract.
+contract:
+    scripts/contract.sh
+
+# A short run of the random tests.
+seeds:
+    scripts/seeds.sh
+
+# Every example runs.
+examples:
+    scripts/examples.sh
+
+# The benchmark command works.
+bench-smoke:
+    scripts/bench-smoke.sh
+
+# 64 MiB into a file store and out again.
+round-trip:
+    scripts/round-trip.sh
+
+# Every benchmark runs once.
+benches:
+    scripts/benches.sh

@@ -1,0 +1,431 @@
+//! The door: callers' threads read what is in memory and put in writes for which there is room, under the short lock
+//! of a window, without a message (decisions D1 to D3).
+//!
+//! The protocol between door, dirty list and flush, on which nothing acknowledged is ever lost:
+//!
+//! 1. A put happens under the window's lock, with the flush epoch read under that lock.
+//! 2. A window that was not listed is listed, and its key pushed on the set's list, under the same lock. So whoever
+//!    finds a window listed knows that its key is on the list, or has been taken from it.
+//! 3. Only then is the write acknowledged, if the set is still open.
+//! 4. A flush ends the epoch, takes the list, and waits for all that is dirty in the epochs so far. What was
+//!    acknowledged before it was asked is on the list or was taken from it before.
+//! 5. The actor closes a window under its lock, only when it is empty and not listed, and takes it off the index first:
+//!    who finds a closed window looks it up again.
+
+use std::cell::Cell as LocalCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use smallvec::SmallVec;
+
+use super::message::Completed;
+use super::shared::{SetShared, SetState};
+use super::tell::tell;
+use crate::buf::ReadBuf;
+use crate::engine::{
+    Access, Charge, Counter, ObjectRef, Put, Settlement, Totals, Window, WindowKey, Written,
+    extent_charge, slices, spans,
+};
+use crate::types::{ByteRange, Hints, Moment, ObjectKey, Place, SnapId, Timestamp};
+
+/// A thread looks whether too much is dirty each time that it has written about this much.
+const CHECK_BYTES: u64 = 64 << 10;
+
+/// The actor is woken each time that so many windows wait for it to be marked as not needed.
+const COOLED_BATCH: usize = 256;
+
+thread_local! {
+    /// Bytes written by this thread since it last looked whether too much is dirty.
+    static WRITTEN_BYTES: LocalCell<u64> = const { LocalCell::new(0) };
+}
+
+/// A window with its lock, on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Cell(RwLock<Window>);
+
+impl Cell {
+    pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, Window> {
+        self.0.write()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Window> {
+        self.0.read()
+    }
+}
+
+/// A range of an object, and where its bytes lie in the data of a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoorExtent<'a> {
+    pub(crate) object: &'a ObjectKey,
+    pub(crate) range: ByteRange,
+    pub(crate) places: &'a [Place],
+}
+
+/// A checked write without a journal entry, lent to the door.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoorWrite<'a> {
+    pub(crate) extents: &'a [DoorExtent<'a>],
+    pub(crate) data: &'a [u8],
+    /// The number of its snapshot context, if it brings one.
+    pub(crate) context: Option<u64>,
+    pub(crate) modified: Option<Timestamp>,
+    pub(crate) hints: Hints,
+}
+
+impl DoorWrite<'_> {
+    fn charge(&self) -> Charge {
+        let mut charge = Charge::default();
+        for extent in self.extents {
+            charge += extent_charge(extent.range, extent.places);
+        }
+        charge
+    }
+}
+
+/// How much of a write is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entered {
+    /// All of it: it may be acknowledged.
+    All,
+    /// The first so many extents; the rest needs the actor.
+    Some(usize),
+}
+
+impl SetShared {
+    /// The window's cell, made when there is none.
+    pub(super) fn open_cell(&self, key: &WindowKey) -> Arc<Cell> {
+        let windows = self.windows.pin();
+        windows
+            .get_or_insert_with(key.clone(), Arc::default)
+            .clone()
+    }
+
+    /// Appends the bytes of a range of an object to `out`, if all of it is in memory.
+    pub(crate) fn read_hit(
+        &self,
+        (object, snap): (&ObjectKey, SnapId),
+        range: ByteRange,
+        hints: Hints,
+        out: &mut ReadBuf,
+    ) -> bool {
+        let access = Access::of(hints);
+        let windows = self.windows.pin();
+        let id = ObjectRef {
+            key: object.clone(),
+            snap,
+        };
+        let mut parts = spans(range);
+        let (Some((index, span)), None) = (parts.next(), parts.next()) else {
+            return self.read_hit_wide(&id, range, access, out);
+        };
+        let key = WindowKey { object: id, index };
+        let Some(cell) = windows.get(&key) else {
+            return false;
+        };
+        let is_hit = cell.read().serve(span, access, out);
+        if is_hit && access == Access::DontNeed {
+            self.note_cooled([key]);
+        }
+        is_hit
+    }
+
+    /// As [`read_hit`](Self::read_hit), over several windows: their locks are held together, so that no read sees
+    /// half of a write.
+    fn read_hit_wide(
+        &self,
+        id: &ObjectRef,
+        range: ByteRange,
+        access: Access,
+        out: &mut ReadBuf,
+    ) -> bool {
+        let windows = self.windows.pin();
+        let mut cells: SmallVec<[(&Arc<Cell>, _); 16]> = SmallVec::new();
+        for (index, span) in spans(range) {
+            let key = WindowKey {
+                object: id.clone(),
+                index,
+            };
+            let Some(cell) = windows.get(&key) else {
+                return false;
+            };
+            cells.push((cell, span));
+        }
+        let guards: SmallVec<[_; 16]> = cells
+            .iter()
+            .map(|(cell, span)| (cell.read(), *span))
+            .collect();
+        let pieces = out.piece_count();
+        let is_hit = guards
+            .iter()
+            .all(|(window, span)| window.serve(*span, access, out));
+        if !is_hit {
+            out.truncate_pieces(pieces);
+        } else if access == Access::DontNeed {
+            let keys = spans(range).map(|(index, _)| WindowKey {
+                object: id.clone(),
+                index,
+            });
+            self.note_cooled(keys);
+        }
+        is_hit
+    }
+
+    /// Notes windows in which something is no longer needed, and wakes the actor when there are many.
+    fn note_cooled(&self, keys: impl IntoIterator<Item = WindowKey>) {
+        let is_due = {
+            let mut cooled = self.cooled.lock();
+            let before = cooled.len();
+            for key in keys {
+                if cooled.last() != Some(&key) {
+                    cooled.push(key);
+                }
+            }
+            before / COOLED_BATCH < cooled.len() / COOLED_BATCH
+        };
+        if is_due && let Some(addr) = self.addr().get() {
+            tell(addr, Completed);
+        }
+    }
+
+    /// Counts a read that was served through the door.
+    pub(crate) fn count_hit(&self, bytes: u64) {
+        self.count(Counter::ReadOpsHit, 1);
+        self.count(Counter::ReadBytesHit, bytes);
+    }
+
+    /// Puts a checked write in, as far as that needs nobody else.
+    pub(crate) fn write_hit(self: &Arc<Self>, write: &DoorWrite<'_>) -> Entered {
+        let own_context = self.context.load(Ordering::Acquire);
+        let context = write.context.unwrap_or(own_context);
+        let needs_actor = context != own_context
+            || self.common.is_write_through.load(Ordering::Relaxed)
+            || self.state() != SetState::Open;
+        if needs_actor {
+            return Entered::Some(0);
+        }
+        let mut purse = write.charge();
+        if !self.common.ledger.take(purse) {
+            return Entered::Some(0);
+        }
+        let now = self.common.clock.now();
+        let written = Written {
+            since: now,
+            modified: write
+                .modified
+                .unwrap_or_else(|| self.common.timestamp_at(now)),
+            epoch: 0,
+            context,
+            journal: None,
+        };
+        let (mut entered, mut bytes, mut is_listed) = (0, 0, false);
+        for extent in write.extents {
+            let put = (written, Access::of(write.hints), write.data);
+            let Some((change, lists)) = self.put_extent(extent, put) else {
+                break;
+            };
+            is_listed |= lists;
+            purse -= change.charge;
+            if change.totals != Totals::default() {
+                self.add_totals(&change.totals);
+            }
+            bytes += extent.range.len();
+            entered += 1;
+        }
+        self.common.ledger.give(purse);
+        if entered > 0 {
+            if is_listed {
+                self.note_dirtied();
+            }
+            self.count(Counter::WriteBytes, bytes);
+            self.check_dirty_now_and_then(bytes);
+        }
+        if entered < write.extents.len() {
+            return Entered::Some(entered);
+        }
+        self.count(Counter::WriteOps, 1);
+        // The acknowledgement stands only if closing has not begun before the window was listed.
+        match self.state() {
+            SetState::Open => Entered::All,
+            SetState::Closing => Entered::Some(0),
+            SetState::Closed | SetState::Failed => {
+                self.give_up_everything(Charge::default());
+                Entered::Some(0)
+            }
+        }
+    }
+
+    fn check_dirty_now_and_then(&self, bytes: u64) {
+        let target = self.common.target_dirty_bytes.load(Ordering::Relaxed);
+        let written = WRITTEN_BYTES.get() + bytes;
+        if written >= CHECK_BYTES.min(target / 8) {
+            WRITTEN_BYTES.set(0);
+            self.common.check_dirty();
+        } else {
+            WRITTEN_BYTES.set(written);
+        }
+    }
+
+    /// Puts one extent in whole, or not at all. Returns what that changed, and whether it listed a window.
+    fn put_extent(
+        &self,
+        extent: &DoorExtent<'_>,
+        (written, access, data): (Written, Access, &[u8]),
+    ) -> Option<(Settlement, bool)> {
+        let slices = slices(extent.range, extent.places);
+        let id = ObjectRef {
+            key: extent.object.clone(),
+            snap: SnapId::HEAD,
+        };
+        loop {
+            let cells: SmallVec<[(u64, Arc<Cell>); 4]> = spans(extent.range)
+                .map(|(index, _)| {
+                    (
+                        index,
+                        self.open_cell(&WindowKey {
+                            object: id.clone(),
+                            index,
+                        }),
+                    )
+                })
+                .collect();
+            let mut guards: SmallVec<[(u64, RwLockWriteGuard<'_, Window>); 4]> = cells
+                .iter()
+                .map(|(index, cell)| (*index, cell.lock()))
+                .collect();
+            if guards.iter().any(|(_, window)| window.closed) {
+                continue;
+            }
+            let first = guards.first().map_or(0, |(index, _)| *index);
+            let place = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
+            for (index, span, _) in &slices {
+                let (_, window) = guards.get(place(*index))?;
+                if window.is_journaled() || !window.may_put(*span, written.context) {
+                    return None;
+                }
+            }
+            let written = Written {
+                epoch: self.epoch.load(Ordering::SeqCst),
+                ..written
+            };
+            let (mut change, mut lists) = (Settlement::default(), false);
+            for (index, span, from) in &slices {
+                let (_, window) = guards.get_mut(place(*index))?;
+                let from = usize::try_from(*from).ok()?;
+                let bytes = data.get(from..from + span.len() as usize)?;
+                if let Ok(outcome) = window.put(Put {
+                    span: *span,
+                    bytes,
+                    written,
+                    access,
+                }) && outcome.overwritten_tx_bytes > 0
+                {
+                    let bytes = outcome.overwritten_tx_bytes;
+                    self.count(Counter::OverwrittenWhileFlushingBytes, bytes);
+                }
+            }
+            for (index, window) in &mut guards {
+                if !window.listed {
+                    window.listed = true;
+                    lists = true;
+                    let key = WindowKey {
+                        object: id.clone(),
+                        index: *index,
+                    };
+                    self.listed.lock().push(key);
+                }
+                let settled = window.settle();
+                change.charge += settled.charge;
+                change.totals += settled.totals;
+            }
+            return Some((change, lists));
+        }
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Moment {
+        self.common.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::Actor;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::actors::{Common, ObjectSetActor};
+    use crate::backend::{Backend, MemoryBackend};
+    use crate::clock::ManualClock;
+    use crate::config::{CacheConfig, Limits};
+    use crate::engine::EngineOptions;
+    use crate::options::SetOptions;
+
+    fn start_set() -> Arc<SetShared> {
+        let backend = Arc::new(MemoryBackend::new());
+        let capabilities = backend.capabilities();
+        let limits = Limits::try_from(&CacheConfig::default()).unwrap();
+        let common = Common::new(backend, Arc::new(ManualClock::new()), limits);
+        let options = SetOptions::new("set");
+        let shared = Arc::new(SetShared::new(
+            (options.id.clone(), options.shape()),
+            (options.layout, options.file_bytes),
+            0,
+            Arc::new(common),
+        ));
+        let engine = EngineOptions {
+            shape: options.shape(),
+            layout: options.layout,
+            capabilities,
+            truncation: options.truncation,
+            context: options.context,
+        };
+        let actor = ObjectSetActor::new(shared.clone(), engine, watch::channel(0).0);
+        shared.set_addr(actor.start());
+        shared
+    }
+
+    ///
+    #[actix::test]
+    async fn what_is_not_needed_is_noted_in_bounded_memory_though_nothing_else_happens() {
+        let set = start_set();
+        let (first, second) = (ObjectKey::Number(0), ObjectKey::Number(1));
+        let range = ByteRange::new(0, 4096).unwrap();
+        let place = Place {
+            offset: 0,
+            len: 4096,
+        };
+        for object in [&first, &second] {
+            let extent = DoorExtent {
+                object,
+                range,
+                places: &[place],
+            };
+            let write = DoorWrite {
+                extents: &[extent],
+                data: &[1; 4096],
+                context: None,
+                modified: None,
+                hints: Hints::default(),
+            };
+            assert_eq!(set.write_hit(&write), Entered::All);
+        }
+        let hints = Hints {
+            dont_need: true,
+            ..Hints::default()
+        };
+        let mut longest = 0;
+        for round in 0..10_000 {
+            for object in [&first, &second] {
+                let mut out = ReadBuf::default();
+                assert!(set.read_hit((object, SnapId::HEAD), range, hints, &mut out));
+            }
+            longest = longest.max(set.cooled.lock().len());
+            if round % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(longest < 4 * COOLED_BATCH, "{longest}");
+    }
+}

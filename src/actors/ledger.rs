@@ -1,0 +1,526 @@
+//! Room for bytes: reserved before data enters, never passed, waited for in order (decision D3, rules W-05, R-14).
+//!
+//! Three budgets bound what all sets hold together: *room* for everything with its overhead, *dirty* bytes, and dirty
+//! *buffers*. Whoever finds no room makes a claim, which waits in one of two queues, first come first served: writes
+//! wait for dirty room and room, fetches for room alone. While claims wait, nobody takes room past them. A claim larger
+//! than a whole limit is let through alone: once nothing else is held.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::budget::Budget;
+use crate::config::Limits;
+use crate::engine::{Charge, WaiterId};
+
+/// The dirty limit in buffers is the one in bytes divided by this, so that tiny writes can't fill memory with
+/// their overhead.
+const DIRTY_BUFFER_BYTES: u64 = 1 << 10;
+const DIRTY_BUFFERS_MIN: u64 = 256;
+/// One part in this many of the room is kept for bookkeeping that can't wait for room.
+const HEADROOM_PART: u64 = 64;
+
+/// Who is told that its claim has been met.
+pub(crate) trait Claimant: Send + Sync + fmt::Debug {
+    /// The room is reserved. Must not block.
+    fn grant(&self, waiter: WaiterId, charge: Charge);
+}
+
+/// Somebody's wait for room.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) claimant: Arc<dyn Claimant>,
+    pub(crate) waiter: WaiterId,
+    pub(crate) charge: Charge,
+}
+
+impl Claim {
+    const fn is_write(&self) -> bool {
+        self.charge.dirty > 0
+    }
+}
+
+/// What waits, for the flusher and the trimmer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Waiting {
+    /// Claims.
+    pub(crate) claims: usize,
+    /// Dirty bytes that writes wait for.
+    pub(crate) dirty: u64,
+    /// Room that all of them wait for.
+    pub(crate) room: u64,
+    /// Whether the first in a queue is larger than a whole limit, and so goes alone.
+    pub(crate) is_oversized: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    writes: VecDeque<Claim>,
+    fetches: VecDeque<Claim>,
+    /// What all of them claim.
+    claimed: Charge,
+}
+
+impl Queues {
+    fn push(&mut self, claim: Claim) {
+        self.claimed += claim.charge;
+        if claim.is_write() {
+            self.writes.push_back(claim);
+        } else {
+            self.fetches.push_back(claim);
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Claim) -> bool) {
+        let mut gone = Charge::default();
+        for queue in [&mut self.writes, &mut self.fetches] {
+            queue.retain(|claim| {
+                let stays = stays(claim);
+                if !stays {
+                    gone += claim.charge;
+                }
+                stays
+            });
+        }
+        self.claimed -= gone;
+    }
+
+    fn len(&self) -> usize {
+        self.writes.len() + self.fetches.len()
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    room: Budget,
+    dirty: Budget,
+    dirty_buffers: Budget,
+    queues: Mutex<Queues>,
+    /// Writes that wait. Read on every take.
+    writes_waiting: AtomicUsize,
+    fetches_waiting: AtomicUsize,
+    /// Whether the first write waits for room, so that fetches must not take it.
+    write_wants_room: AtomicUsize,
+    objects: AtomicI64,
+    objects_max: AtomicU64,
+}
+
+fn amount(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+fn limits_of(limits: &Limits) -> (u64, u64, u64) {
+    let room = limits.max_bytes - limits.max_bytes / HEADROOM_PART;
+    // A write-through cache holds bytes as dirty just until the store has them, or while it refuses them.
+    let dirty = if limits.is_write_through() {
+        room / 2
+    } else {
+        limits.max_dirty_bytes
+    };
+    (
+        room,
+        dirty,
+        (dirty / DIRTY_BUFFER_BYTES).max(DIRTY_BUFFERS_MIN),
+    )
+}
+
+impl Ledger {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let (room, dirty, buffers) = limits_of(limits);
+        Self {
+            room: Budget::new(room),
+            dirty: Budget::new(dirty),
+            dirty_buffers: Budget::new(buffers),
+            queues: Mutex::default(),
+            writes_waiting: AtomicUsize::new(0),
+            fetches_waiting: AtomicUsize::new(0),
+            write_wants_room: AtomicUsize::new(0),
+            objects: AtomicI64::new(0),
+            objects_max: AtomicU64::new(limits.max_objects),
+        }
+    }
+
+    /// Changes the limits at once; waiting claims that now fit are met.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        let (room, dirty, buffers) = limits_of(limits);
+        self.room.set_limit(room);
+        self.dirty.set_limit(dirty);
+        self.dirty_buffers.set_limit(buffers);
+        self.objects_max
+            .store(limits.max_objects, Ordering::Relaxed);
+        self.serve();
+    }
+
+    /// Reserves room now, unless there is none or others wait for it.
+    pub(crate) fn take(&self, charge: Charge) -> bool {
+        // Relaxed: claims that are being made at this moment may be passed or not, either order is fair.
+        let is_passed_by_none = if charge.dirty > 0 {
+            self.writes_waiting.load(Ordering::Relaxed) == 0
+        } else {
+            self.fetches_waiting.load(Ordering::Relaxed) == 0
+                && self.write_wants_room.load(Ordering::Relaxed) == 0
+        };
+        is_passed_by_none && self.try_take(charge)
+    }
+
+    fn try_take(&self, charge: Charge) -> bool {
+        let (room, dirty, buffers) = (
+            amount(charge.room),
+            amount(charge.dirty),
+            amount(charge.dirty_buffers),
+        );
+        if dirty > 0 && !self.dirty.try_take(dirty) {
+            return false;
+        }
+        if buffers > 0 && !self.dirty_buffers.try_take(buffers) {
+            self.dirty.give_back(dirty);
+            return false;
+        }
+        if !self.room.try_take(room) {
+            self.dirty_buffers.give_back(buffers);
+            self.dirty.give_back(dirty);
+            return false;
+        }
+        true
+    }
+
+    /// Takes room above the limit, for bookkeeping that can't wait.
+    pub(crate) fn force(&self, charge: Charge) {
+        for (budget, part) in self.parts(charge) {
+            if part > 0 {
+                budget.force(part);
+            }
+        }
+    }
+
+    /// Returns room, and meets the claims that now fit.
+    pub(crate) fn give(&self, charge: Charge) {
+        for (budget, part) in self.parts(charge) {
+            if part > 0 {
+                budget.give_back(part);
+            }
+        }
+        // The budget sees to it that a claim which was refused before this room came back is seen here.
+        if self.writes_waiting.load(Ordering::Acquire)
+            + self.fetches_waiting.load(Ordering::Acquire)
+            > 0
+        {
+            self.serve();
+        }
+    }
+
+    fn parts(&self, charge: Charge) -> [(&Budget, u64); 3] {
+        [
+            (&self.room, amount(charge.room)),
+            (&self.dirty, amount(charge.dirty)),
+            (&self.dirty_buffers, amount(charge.dirty_buffers)),
+        ]
+    }
+
+    /// Waits for room, behind those who already do.
+    pub(crate) fn claim(&self, claim: Claim) {
+        {
+            let mut queues = self.queues.lock();
+            queues.push(claim);
+            self.note_waiting(&queues);
+        }
+        self.serve();
+    }
+
+    fn note_waiting(&self, queues: &Queues) {
+        self.writes_waiting
+            .store(queues.writes.len(), Ordering::Release);
+        self.fetches_waiting
+            .store(queues.fetches.len(), Ordering::Release);
+        if queues.writes.is_empty() {
+            self.write_wants_room.store(0, Ordering::Release);
+        }
+    }
+
+    /// Meets the claims that fit, in order.
+    fn serve(&self) {
+        let mut met = Vec::new();
+        {
+            let mut queues = self.queues.lock();
+            while let Some(claim) = queues.writes.front() {
+                if !self.meet(claim) {
+                    break;
+                }
+                met.extend(queues.writes.pop_front());
+            }
+            let write_wants_room = queues
+                .writes
+                .front()
+                .is_some_and(|claim| self.lacks_only_room(claim));
+            self.write_wants_room
+                .store(usize::from(write_wants_room), Ordering::Release);
+            while let Some(claim) = queues.fetches.front() {
+                if write_wants_room || !self.meet(claim) {
+                    break;
+                }
+                met.extend(queues.fetches.pop_front());
+            }
+            for claim in &met {
+                queues.claimed -= claim.charge;
+            }
+            self.note_waiting(&queues);
+        }
+        for claim in met {
+            claim.claimant.grant(claim.waiter, claim.charge);
+        }
+    }
+
+    fn lacks_only_room(&self, claim: &Claim) -> bool {
+        self.dirty.room() >= amount(claim.charge.dirty)
+            && self.dirty_buffers.room() >= amount(claim.charge.dirty_buffers)
+    }
+
+    /// Reserves a claim's room: within the limits, or, when it is larger than a whole limit, alone.
+    fn meet(&self, claim: &Claim) -> bool {
+        if self.try_take(claim.charge) {
+            return true;
+        }
+        let parts = self.parts(claim.charge);
+        let mut is_oversized = false;
+        let fits = parts.iter().all(|(budget, part)| {
+            if *part <= budget.limit() {
+                return *part <= budget.room();
+            }
+            is_oversized = true;
+            // What is held beyond this is the bookkeeping of sets that hold no data.
+            budget.used() <= budget.limit() / HEADROOM_PART
+        });
+        let is_alone = is_oversized && fits;
+        if is_alone {
+            self.force(claim.charge);
+        }
+        is_alone
+    }
+
+    /// Forgets the claims of a claimant that is gone.
+    pub(crate) fn forget(&self, claimant: &Arc<dyn Claimant>) {
+        self.forget_where(|claim| Arc::ptr_eq(&claim.claimant, claimant));
+    }
+
+    /// Forgets one claim. Returns whether it still waited; if not, its room was or will be granted.
+    pub(crate) fn cancel(&self, claimant: &Arc<dyn Claimant>, waiter: WaiterId) -> bool {
+        self.forget_where(|claim| claim.waiter == waiter && Arc::ptr_eq(&claim.claimant, claimant))
+    }
+
+    /// Forgets claims, and meets those that waited behind them. Returns whether there were any.
+    fn forget_where(&self, goes: impl Fn(&Claim) -> bool) -> bool {
+        if !self.has_waiting() {
+            return false;
+        }
+        let found = {
+            let mut queues = self.queues.lock();
+            let before = queues.len();
+            queues.retain(|claim| !goes(claim));
+            self.note_waiting(&queues);
+            queues.len() < before
+        };
+        if found {
+            self.serve();
+        }
+        found
+    }
+
+    /// Whether any claim waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.writes_waiting.load(Ordering::Acquire) + self.fetches_waiting.load(Ordering::Acquire)
+            > 0
+    }
+
+    /// What waits now.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let queues = self.queues.lock();
+        let is_oversized = |claim: &Claim| {
+            amount(claim.charge.room) > self.room.limit()
+                || amount(claim.charge.dirty) > self.dirty.limit()
+        };
+        Waiting {
+            is_oversized: queues.writes.front().is_some_and(is_oversized)
+                || queues.fetches.front().is_some_and(is_oversized),
+            claims: queues.len(),
+            dirty: amount(queues.claimed.dirty),
+            room: amount(queues.claimed.room),
+        }
+    }
+
+    /// Bytes held with their overhead, and the limit.
+    pub(crate) fn room(&self) -> (u64, u64) {
+        (self.room.used(), self.room.limit())
+    }
+
+    /// What is dirty or in flight to the store, and the limit.
+    pub(crate) fn dirty(&self) -> (u64, u64) {
+        (self.dirty.used(), self.dirty.limit())
+    }
+
+    /// What is held in all.
+    pub(crate) fn held(&self) -> Charge {
+        let signed = |budget: &Budget| i64::try_from(budget.used()).unwrap_or(i64::MAX);
+        Charge {
+            room: signed(&self.room),
+            dirty: signed(&self.dirty),
+            dirty_buffers: signed(&self.dirty_buffers),
+        }
+    }
+
+    pub(crate) fn add_objects(&self, change: i64) {
+        self.objects.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// Objects known, and how many there may be.
+    pub(crate) fn objects(&self) -> (u64, u64) {
+        let objects = amount(self.objects.load(Ordering::Relaxed));
+        (objects, self.objects_max.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CacheConfig;
+    use bytesize::ByteSize;
+
+    #[derive(Debug, Default)]
+    struct Granted(Mutex<Vec<u64>>);
+
+    impl Claimant for Granted {
+        fn grant(&self, waiter: WaiterId, _: Charge) {
+            self.0.lock().push(waiter.0);
+        }
+    }
+
+    fn ledger(max_bytes: u64, max_dirty_bytes: u64) -> Ledger {
+        let config = CacheConfig {
+            max_bytes: ByteSize(max_bytes),
+            max_dirty_bytes: ByteSize(max_dirty_bytes),
+            target_dirty_bytes: ByteSize(0),
+            ..CacheConfig::default()
+        };
+        Ledger::new(&Limits::try_from(&config).unwrap())
+    }
+
+    fn write(bytes: i64) -> Charge {
+        Charge {
+            room: bytes,
+            dirty: bytes,
+            dirty_buffers: 1,
+        }
+    }
+
+    fn fetch(bytes: i64) -> Charge {
+        Charge {
+            room: bytes,
+            ..Charge::default()
+        }
+    }
+
+    fn claim(claimant: &Arc<Granted>, number: u64, charge: Charge) -> Claim {
+        Claim {
+            claimant: claimant.clone(),
+            waiter: WaiterId(number),
+            charge,
+        }
+    }
+
+    /// W-05, H-26
+    #[test]
+    fn writers_that_wait_are_met_in_order_and_not_passed() {
+        let (ledger, granted) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        assert!(ledger.take(write(900)));
+        ledger.claim(claim(&granted, 1, write(500)));
+        ledger.claim(claim(&granted, 2, write(50)));
+        assert!(
+            !ledger.take(write(10)),
+            "a small write passes those who wait"
+        );
+        assert!(ledger.take(fetch(10)), "a fetch waits for dirty room");
+        ledger.give(write(400));
+        assert_eq!(*granted.0.lock(), [1]);
+        ledger.give(write(500));
+        assert_eq!(*granted.0.lock(), [1, 2]);
+        assert!(ledger.take(write(10)));
+        assert_eq!(ledger.held().dirty, 560);
+    }
+
+    /// W-05, H-24
+    #[test]
+    fn a_write_larger_than_the_limit_goes_alone() {
+        let (ledger, granted) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        assert!(ledger.take(write(100)));
+        ledger.claim(claim(&granted, 1, write(5000)));
+        assert!(granted.0.lock().is_empty());
+        ledger.give(write(100));
+        assert_eq!(*granted.0.lock(), [1]);
+        ledger.claim(claim(&granted, 2, write(1)));
+        assert_eq!(*granted.0.lock(), [1]);
+        ledger.give(write(5000));
+        assert_eq!(*granted.0.lock(), [1, 2]);
+    }
+
+    /// R-14, H-25
+    #[test]
+    fn fetches_wait_in_order_for_room() {
+        let (ledger, granted) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        let (_, limit) = ledger.room();
+        let all = i64::try_from(limit).unwrap();
+        assert!(ledger.take(fetch(all)));
+        ledger.claim(claim(&granted, 1, fetch(2 * all)));
+        ledger.claim(claim(&granted, 2, fetch(1)));
+        ledger.give(fetch(all / 2));
+        assert!(granted.0.lock().is_empty());
+        ledger.give(fetch(all - all / 2));
+        assert_eq!(*granted.0.lock(), [1]);
+        ledger.give(fetch(2 * all));
+        assert_eq!(*granted.0.lock(), [1, 2]);
+    }
+
+    /// H-26, H-35
+    #[test]
+    fn fetches_do_not_starve_a_write_that_waits_for_room() {
+        let (ledger, granted) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        let all = i64::try_from(ledger.room().1).unwrap();
+        assert!(ledger.take(fetch(all)));
+        ledger.claim(claim(&granted, 1, write(500)));
+        ledger.give(fetch(400));
+        assert!(!ledger.take(fetch(300)));
+        ledger.give(fetch(100));
+        assert_eq!(*granted.0.lock(), [1]);
+    }
+
+    /// L-01
+    #[test]
+    fn a_raised_limit_lets_waiters_in_at_once() {
+        let (ledger, granted) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        assert!(ledger.take(write(1000)));
+        ledger.claim(claim(&granted, 1, write(500)));
+        let config = CacheConfig {
+            max_bytes: ByteSize(1 << 20),
+            max_dirty_bytes: ByteSize(2000),
+            target_dirty_bytes: ByteSize(0),
+            ..CacheConfig::default()
+        };
+        ledger.set_limits(&Limits::try_from(&config).unwrap());
+        assert_eq!(*granted.0.lock(), [1]);
+    }
+
+    #[test]
+    fn claims_of_a_claimant_that_is_gone_hold_nobody_up() {
+        let (ledger, gone) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        let granted = Arc::new(Granted::default());
+        assert!(ledger.take(write(900)));
+        ledger.claim(claim(&gone, 1, write(500)));
+        ledger.claim(claim(&granted, 2, write(50)));
+        let claimant: Arc<dyn Claimant> = gone.clone();
+        ledger.forget(&claimant);
+        assert_eq!(*granted.0.lock(), [2]);
+        assert!(gone.0.lock().is_empty());
+    }
+}

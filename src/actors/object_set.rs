@@ -1,0 +1,446 @@
+//! `ObjectSetActor`: one engine, its operations under way, its waiters, one timer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext, AsyncContext, Context, SpawnHandle};
+use tokio::sync::{oneshot, watch};
+
+use super::driver::Driver;
+use super::ledger::{Claim, Claimant};
+use super::message::{Call, Ended, Lost, Request};
+use super::shared::{SetShared, SetShelf, SetState};
+use crate::buf::ReadBuf;
+use crate::engine::{
+    Action, BufferState, EngineLimits, EngineOptions, Flushed, OpId, Reply, SetEngine, WaiterId,
+};
+use crate::error::CacheError;
+use crate::types::Moment;
+
+/// How often operations that end at once are followed up before others get their turn.
+const ROUNDS_MAX: usize = 64;
+
+/// Whom a turn of the actor wakes.
+#[derive(Clone, Copy, Debug)]
+struct Wakes {
+    /// The flusher and the trimmer, if much is dirty or little room left.
+    levels: bool,
+    /// Both, if anybody waits for room.
+    waiting: bool,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Read(oneshot::Sender<Result<ReadBuf, CacheError>>),
+    Done(oneshot::Sender<Result<(), CacheError>>),
+    Flushed(oneshot::Sender<Result<Flushed, CacheError>>),
+    /// The set's own flush before it stops.
+    Stopping,
+}
+
+/// The actor that owns one set. Its address takes the messages of [`crate::message`].
+#[derive(Debug)]
+pub struct ObjectSetActor {
+    pub(super) shared: Arc<SetShared>,
+    pub(super) engine: SetEngine<SetShelf>,
+    driver: Driver,
+    waiters: BTreeMap<WaiterId, Waiter>,
+    timer: Option<(Moment, SpawnHandle)>,
+    clean: watch::Sender<u64>,
+    /// Who waits for the set to stop.
+    pub(super) stoppers: Vec<oneshot::Sender<Result<Lost, CacheError>>>,
+    /// The first error of the flush that stopping waits for.
+    stop_error: Option<CacheError>,
+    must_store: bool,
+}
+
+impl ObjectSetActor {
+    pub(crate) fn new(
+        shared: Arc<SetShared>,
+        options: EngineOptions,
+        clean: watch::Sender<u64>,
+    ) -> Self {
+        let limits = EngineLimits::from(&*shared.common.limits.read());
+        let engine = SetEngine::new(SetShelf(shared.clone()), options, limits);
+        Self {
+            shared,
+            engine,
+            driver: Driver::default(),
+            waiters: BTreeMap::new(),
+            timer: None,
+            clean,
+            stoppers: Vec::new(),
+            stop_error: None,
+            must_store: false,
+        }
+    }
+
+    /// A number for a caller that waits.
+    pub(super) fn enrol(&mut self, waiter: Waiter) -> WaiterId {
+        let id = self.shared.enrol();
+        self.waiters.insert(id, waiter);
+        id
+    }
+
+    /// Forgets a caller that is answered otherwise.
+    pub(super) fn dismiss(&mut self, waiter: WaiterId) -> Option<Waiter> {
+        self.waiters.remove(&waiter)
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.shared.now()
+    }
+
+    /// Whether the set takes requests that change it.
+    pub(super) fn check_open(&self) -> Result<(), CacheError> {
+        match self.shared.state() {
+            SetState::Open => Ok(()),
+            SetState::Closing | SetState::Closed | SetState::Failed => Err(self.shared.refusal()),
+        }
+    }
+
+    /// Takes a request. What it starts at once is started within its caller's span.
+    pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
+        let Call {
+            waiter,
+            request,
+            span,
+        } = call;
+        span.in_scope(|| {
+            self.accept(waiter, request);
+            self.act_on_all(ctx);
+        });
+        self.drive(ctx);
+    }
+
+    fn accept(&mut self, waiter: WaiterId, request: Request) {
+        let now = self.now();
+        // A set that closes waits for the reads that it has, and so takes no more of them.
+        let refusal = self.check_open().err();
+        match (request, refusal) {
+            (
+                Request::Read {
+                    request,
+                    deliver,
+                    reply,
+                },
+                None,
+            ) => {
+                self.waiters.insert(waiter, Waiter::Read(reply));
+                self.engine.read(now, waiter, request, deliver);
+            }
+            (Request::Write { request, reply }, None) => {
+                let modified = request
+                    .modified
+                    .unwrap_or_else(|| self.shared.common.clock.timestamp());
+                self.waiters.insert(waiter, Waiter::Done(reply));
+                self.engine.write(now, waiter, request, modified);
+            }
+            (Request::Read { reply, .. }, Some(refusal)) => answer(reply, Err(refusal)),
+            (Request::Write { reply, .. }, Some(refusal)) => answer(reply, Err(refusal)),
+        }
+    }
+
+    /// The caller is gone. Where it waited for room, it holds up nobody any more.
+    pub(super) fn forsake(&mut self, waiter: WaiterId, ctx: &mut Context<Self>) {
+        let claimant: Arc<dyn Claimant> = self.shared.clone();
+        if self.is_given_up(waiter) && self.shared.common.ledger.cancel(&claimant, waiter) {
+            self.waiters.remove(&waiter);
+            self.engine.cancel_waiter(waiter);
+        }
+        self.drive(ctx);
+    }
+
+    /// Does what the engine wants until it wants nothing more, then ends the turn.
+    pub(super) fn drive(&mut self, ctx: &mut Context<Self>) {
+        let has_ended = self.run(ctx);
+        self.settle(
+            ctx,
+            Wakes {
+                levels: true,
+                waiting: has_ended,
+            },
+        );
+    }
+
+    /// As [`drive`](Self::drive), on behalf of the flusher or the trimmer. They are woken only if something has come to
+    /// its end, since otherwise they would keep each other awake where nothing can be done.
+    pub(super) fn drive_on_demand(&mut self, ctx: &mut Context<Self>) {
+        let has_ended = self.run(ctx);
+        self.settle(
+            ctx,
+            Wakes {
+                levels: has_ended,
+                waiting: has_ended,
+            },
+        );
+    }
+
+    /// Returns whether any operation has ended.
+    fn run(&mut self, ctx: &mut Context<Self>) -> bool {
+        let mut has_ended = false;
+        for _ in 0..ROUNDS_MAX {
+            self.act_on_all(ctx);
+            let granted = self.shared.take_granted();
+            let ended = self.driver.take_ended();
+            if granted.is_empty() && ended.is_empty() {
+                return has_ended;
+            }
+            has_ended |= !ended.is_empty();
+            let now = self.now();
+            for (waiter, charge) in granted {
+                if self.is_given_up(waiter) {
+                    self.waiters.remove(&waiter);
+                    self.engine.cancel_waiter(waiter);
+                }
+                self.engine.handle_room(now, waiter, charge);
+            }
+            for (op, end) in ended {
+                self.end(now, op, end);
+            }
+        }
+        // Others' turn; this goes on right after.
+        super::tell::tell(&ctx.address(), super::message::Completed);
+        has_ended
+    }
+
+    fn act_on_all(&mut self, ctx: &mut Context<Self>) {
+        while let Some(action) = self.engine.poll_action() {
+            self.act(action, ctx);
+        }
+        self.engine.answered();
+    }
+
+    fn end(&mut self, now: Moment, op: OpId, end: Ended) {
+        match end {
+            Ended::Fetch(result) => self.engine.handle_fetch(now, op, result),
+            Ended::WriteBack(result) => {
+                if let Err(error) = &result {
+                    let set = self.shared.id.as_str();
+                    tracing::warn!(set, op = op.0, %error, "a writeback failed and will be retried");
+                }
+                self.engine.handle_write_back(now, op, result);
+            }
+            Ended::Panicked(error) => {
+                self.engine.handle_fetch(now, op, Err(error.clone()));
+                self.engine.handle_write_back(now, op, Err(error));
+            }
+        }
+    }
+
+    /// Whether the caller of a request that waits for room has gone, and with it the request. A write that was accepted
+    /// at once is made in any case.
+    fn is_given_up(&self, waiter: WaiterId) -> bool {
+        match self.waiters.get(&waiter) {
+            Some(Waiter::Done(reply)) => {
+                reply.is_closed() && self.shared.common.limits.read().block_writes_upfront
+            }
+            Some(Waiter::Read(reply)) => reply.is_closed(),
+            Some(Waiter::Flushed(_) | Waiter::Stopping) => false,
+            None => true,
+        }
+    }
+
+    fn act(&mut self, action: Action, ctx: &mut Context<Self>) {
+        let backend = &self.shared.common.backend;
+        let set = self.shared.id.as_str();
+        match action {
+            Action::Fetch { op, read } => {
+                let span = tracing::debug_span!(
+                    "fetch", set, object = %read.object, op = op.0,
+                    offset_bytes = read.range.start(), len_bytes = read.range.len()
+                );
+                let backend = backend.clone();
+                let operation = async move { Ended::Fetch(backend.read(read).await) };
+                self.driver.start(op, operation, (&ctx.address(), span));
+            }
+            Action::WriteBack { op, write } => {
+                let span = tracing::debug_span!(
+                    "write_back", set, object = %write.object, op = op.0,
+                    runs = write.runs.len(), len_bytes = write.len_bytes()
+                );
+                let backend = backend.clone();
+                let operation = async move { Ended::WriteBack(backend.write(write).await) };
+                self.driver.start(op, operation, (&ctx.address(), span));
+            }
+            Action::GiveUp { op } => {
+                tracing::warn!(set, op = op.0, "the store did not answer in time");
+                self.driver.give_up(op);
+            }
+            Action::Journal(notice) => backend.journal(notice),
+            Action::AwaitRoom { waiter, charge } => {
+                let claimant: Arc<dyn Claimant> = self.shared.clone();
+                self.shared.common.ledger.claim(Claim {
+                    claimant,
+                    waiter,
+                    charge,
+                });
+                self.shared.common.wake_trimmer();
+                self.shared.common.wake_flusher();
+            }
+            Action::Reply { waiter, reply } => self.reply(waiter, reply),
+            Action::Clean => self.clean.send_modify(|times| *times += 1),
+        }
+    }
+
+    fn reply(&mut self, waiter: WaiterId, reply: Reply) {
+        let Some(waiter) = self.waiters.remove(&waiter) else {
+            return;
+        };
+        match (waiter, reply) {
+            (Waiter::Read(caller), Reply::Read(result)) => answer(caller, result),
+            (Waiter::Done(caller), Reply::Done(result)) => answer(caller, result),
+            (Waiter::Flushed(caller), Reply::Flushed(result)) => answer(caller, result),
+            (Waiter::Stopping, Reply::Flushed(result)) => self.stop_error = result.err(),
+            (waiter, reply) => {
+                tracing::error!(?waiter, ?reply, "an answer does not fit its question");
+            }
+        }
+    }
+
+    /// Ends a turn: arms the timer, publishes levels, and stops the set if that was asked for and nothing is left.
+    fn settle(&mut self, ctx: &mut Context<Self>, wakes: Wakes) {
+        self.arm_timer(ctx);
+        self.shared.set_coldest(self.engine.coldest());
+        self.shared.set_idle(self.engine.idle_objects());
+        let common = &self.shared.common;
+        if wakes.waiting {
+            common.note_progress();
+        }
+        if wakes.levels {
+            common.check_room();
+            common.check_dirty();
+        }
+        if wakes.waiting && common.ledger.has_waiting() {
+            common.wake_flusher();
+            common.wake_trimmer();
+        }
+        if !self.stoppers.is_empty() {
+            self.try_stop(ctx);
+        }
+    }
+
+    /// Sees to it that a timer ends no later than the engine's deadline. One that ends earlier does no harm.
+    fn arm_timer(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.engine.poll_deadline() else {
+            return;
+        };
+        if self.timer.is_some_and(|(at, _)| at <= deadline) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let timer = ctx.run_later(deadline.since(self.now()), |actor, ctx| {
+            actor.timer = None;
+            let now = actor.now();
+            actor.engine.handle_deadline(now);
+            actor.run(ctx);
+            // What was given up may be what others wait for.
+            actor.settle(
+                ctx,
+                Wakes {
+                    levels: true,
+                    waiting: true,
+                },
+            );
+        });
+        self.timer = Some((deadline, timer));
+    }
+
+    /// Begins to stop: no new writes; with `must_store` everything dirty is flushed first.
+    pub(super) fn begin_stop(
+        &mut self,
+        must_store: bool,
+        reply: oneshot::Sender<Result<Lost, CacheError>>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.stoppers.push(reply);
+        self.must_store = must_store;
+        self.stop_error = None;
+        self.shared.set_state(SetState::Closing);
+        let now = self.now();
+        if must_store {
+            let waiter = self.enrol(Waiter::Stopping);
+            self.engine.flush(now, waiter, None);
+        }
+        self.drive(ctx);
+    }
+
+    fn try_stop(&mut self, ctx: &mut Context<Self>) {
+        if self.must_store
+            && let Some(error) = self.stop_error.take()
+        {
+            // What could not be stored stays dirty and readable: the set goes on.
+            self.shared.set_state(SetState::Open);
+            for stopper in self.stoppers.drain(..) {
+                answer(stopper, Err(error.clone()));
+            }
+            return;
+        }
+        let mut lost = Lost::default();
+        if !self.must_store {
+            // Nothing of this set reaches the store after those who stop it have their answer.
+            self.driver.give_up_all();
+            let in_flight = self.shared.books.totals().bytes_in(BufferState::Tx);
+            lost.in_flight_bytes = u64::try_from(in_flight).unwrap_or_default();
+            let now = self.now();
+            lost.dirty_bytes = self.engine.purge(now);
+        } else if !self.engine.is_quiet() {
+            return;
+        } else if self.engine.holdings().is_dirty_or_committing {
+            // Written by those who were past the door when it closed.
+            let waiter = self.enrol(Waiter::Stopping);
+            let now = self.now();
+            self.engine.flush(now, waiter, None);
+            super::tell::tell(&ctx.address(), super::message::Completed);
+            return;
+        }
+        self.engine.release();
+        self.engine.close_idle(u64::MAX);
+        self.shared.set_state(SetState::Closed);
+        for stopper in self.stoppers.drain(..) {
+            answer(stopper, Ok(lost));
+        }
+        ctx.stop();
+    }
+}
+
+/// Answers a caller, who may have gone: then the answer is not needed.
+pub(super) fn answer<T>(caller: oneshot::Sender<T>, answer: T) {
+    drop(caller.send(answer));
+}
+
+impl Actor for ObjectSetActor {
+    type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        tracing::info!(set = self.shared.id.as_str(), "object set closed");
+    }
+}
+
+impl Drop for ObjectSetActor {
+    /// Whatever ends the actor otherwise than by `try_stop`, a panic or the end of its thread, has failed the set: its
+    /// callers are told, and what it held is given back to the others (rule L-07).
+    fn drop(&mut self) {
+        self.driver.give_up_all();
+        let shared = &self.shared;
+        if shared.state() != SetState::Closed {
+            shared.set_state(SetState::Failed);
+            let totals = shared.books.totals();
+            let dirty_bytes =
+                totals.bytes_in(BufferState::Dirty) + totals.bytes_in(BufferState::Tx);
+            let set = shared.id.as_str();
+            if dirty_bytes > 0 {
+                tracing::error!(set, dirty_bytes, "object set failed with unsaved data");
+            } else {
+                tracing::error!(set, "object set failed");
+            }
+        }
+        *shared.common.retired.lock() += shared.books.counters();
+        let claimant: Arc<dyn Claimant> = shared.clone();
+        shared.common.ledger.forget(&claimant);
+        shared.give_up_everything(self.engine.held_charge());
+    }
+}

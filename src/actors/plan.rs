@@ -1,0 +1,210 @@
+//! What the flusher and the trimmer decide, as plain code: levels in, demands out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use crate::engine::Demand;
+use crate::types::Moment;
+
+/// Sets of which the one is this little older than the other count as equally old, so that a set is asked for more
+/// than one buffer at a time.
+const AGE_SLACK: Duration = Duration::from_millis(50);
+/// What the flusher sees when it looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Levels {
+    /// Dirty bytes, not counting those in flight, with those that writers wait to put in.
+    pub(crate) dirty: u64,
+    pub(crate) target: u64,
+    /// Room that can only come from dirty bytes being stored.
+    pub(crate) room_short: u64,
+    pub(crate) now: Moment,
+    pub(crate) age_max: Duration,
+}
+
+/// Which dirty set is the oldest, and how much of it is to be written back.
+#[derive(Debug, Default)]
+pub(crate) struct FlushPlan {
+    by_age: BTreeSet<(Moment, u64)>,
+    ages: BTreeMap<u64, Moment>,
+    /// Bytes that this pass has still to ask for.
+    wanted: u64,
+    asked: BTreeSet<u64>,
+    /// Where the set asked last stood: all that stand before it have been asked.
+    cursor: Option<(Moment, u64)>,
+}
+
+impl FlushPlan {
+    /// Notes since when a set has been dirty; `None` for not at all.
+    pub(crate) fn note(&mut self, set: u64, oldest: Option<Moment>) {
+        if let Some(known) = self.ages.remove(&set) {
+            self.by_age.remove(&(known, set));
+        }
+        if let Some(oldest) = oldest {
+            self.ages.insert(set, oldest);
+            self.by_age.insert((oldest, set));
+        }
+    }
+
+    /// Begins a pass.
+    pub(crate) fn begin(&mut self, levels: &Levels) {
+        self.wanted = levels
+            .dirty
+            .saturating_sub(levels.target)
+            .max(levels.room_short);
+        self.asked.clear();
+        self.cursor = None;
+    }
+
+    /// The next set to ask, and for what: above the target the oldest bytes of all sets, below it those that are too
+    /// old. Each set is asked once in a pass; it goes on by itself while it has bytes to send.
+    pub(crate) fn next(&mut self, levels: &Levels) -> Option<(u64, Demand)> {
+        let start = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut oldest_first = self
+            .by_age
+            .range((start, Bound::Unbounded))
+            .filter(|(_, set)| !self.asked.contains(set))
+            .copied();
+        let (oldest, set) = oldest_first.next()?;
+        let second = oldest_first.next().map(|(second, _)| second);
+        let too_old = levels.now.before(levels.age_max);
+        let demand = if self.wanted > 0 {
+            let since = second.map_or(levels.now, |second| {
+                second.max(oldest).after(AGE_SLACK).min(levels.now)
+            });
+            Demand {
+                bytes: self.wanted,
+                since,
+            }
+        } else if oldest <= too_old {
+            // A set has only so many writebacks in flight at a time: nobody else starves.
+            Demand {
+                bytes: u64::MAX,
+                since: too_old,
+            }
+        } else {
+            return None;
+        };
+        self.asked.insert(set);
+        self.cursor = Some((oldest, set));
+        Some((set, demand))
+    }
+
+    /// A set has taken on so many bytes, and its oldest dirty bytes are now these.
+    pub(crate) fn answered(&mut self, set: u64, taken: u64, oldest: Option<Moment>) {
+        self.wanted = self.wanted.saturating_sub(taken);
+        self.note(set, oldest);
+    }
+}
+
+/// What the trimmer sees when it looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct RoomLevels {
+    pub(crate) used: u64,
+    pub(crate) limit: u64,
+    /// Room that claims wait for.
+    pub(crate) waiting: u64,
+    /// Whether a claim is larger than the limit, and so wants everything out.
+    pub(crate) wants_all: bool,
+}
+
+impl RoomLevels {
+    /// How many bytes are to go: down to seven eighths of the limit when fifteen sixteenths are passed, and what
+    /// claims wait for.
+    pub(crate) fn surplus(&self) -> u64 {
+        if self.wants_all {
+            return self.used;
+        }
+        let low = self.limit - self.limit / 8;
+        let is_high = self.used > self.limit - self.limit / 16 || self.waiting > 0;
+        if is_high {
+            (self.used + self.waiting).saturating_sub(low)
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::default().after(Duration::from_secs(seconds))
+    }
+
+    fn levels(dirty: u64) -> Levels {
+        Levels {
+            dirty,
+            target: 100,
+            now: at(100),
+            age_max: Duration::from_secs(5),
+            room_short: 0,
+        }
+    }
+
+    /// F-01
+    #[test]
+    fn above_the_target_the_oldest_of_all_sets_goes() {
+        let mut plan = FlushPlan::default();
+        plan.note(1, Some(at(98)));
+        plan.note(2, Some(at(97)));
+        plan.begin(&levels(150));
+        let (set, demand) = plan.next(&levels(150)).unwrap();
+        assert_eq!((set, demand.bytes), (2, 50));
+        assert!(demand.since >= at(98) && demand.since < at(99));
+        plan.answered(2, 30, Some(at(99)));
+        let (set, demand) = plan.next(&levels(150)).unwrap();
+        assert_eq!((set, demand.bytes), (1, 20));
+        plan.answered(1, 20, None);
+        assert_eq!(plan.next(&levels(150)), None);
+    }
+
+    /// F-01, H-33
+    #[test]
+    fn below_the_target_what_is_too_old_goes() {
+        let mut plan = FlushPlan::default();
+        plan.note(1, Some(at(96)));
+        plan.note(2, Some(at(94)));
+        plan.begin(&levels(10));
+        let (set, demand) = plan.next(&levels(10)).unwrap();
+        assert_eq!((set, demand.since), (2, at(95)));
+        plan.answered(2, 10, None);
+        assert_eq!(plan.next(&levels(10)), None);
+    }
+
+    /// T-01, H-35
+    #[test]
+    fn room_is_made_before_it_runs_out() {
+        let levels = RoomLevels {
+            used: 900,
+            limit: 1600,
+            ..RoomLevels::default()
+        };
+        assert_eq!(levels.surplus(), 0);
+        assert_eq!(
+            RoomLevels {
+                used: 1550,
+                ..levels
+            }
+            .surplus(),
+            150
+        );
+        assert_eq!(
+            RoomLevels {
+                waiting: 1000,
+                ..levels
+            }
+            .surplus(),
+            500
+        );
+        assert_eq!(
+            RoomLevels {
+                wants_all: true,
+                ..levels
+            }
+            .surplus(),
+            900
+        );
+    }
+}

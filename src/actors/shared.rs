@@ -1,0 +1,467 @@
+//! What the threads of callers and actors share: of the whole cache, and of one set.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock, Weak};
+
+use actix::Addr;
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+
+use super::books::{Books, Counters};
+use super::cell::Cell;
+use super::flusher::FlusherActor;
+use super::ledger::{Claimant, Ledger};
+use super::message::{Completed, End, Wake};
+use super::object_set::ObjectSetActor;
+use super::tell::tell;
+use super::trimmer::TrimActor;
+use crate::backend::Backend;
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::engine::{
+    BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey,
+};
+use crate::error::CacheError;
+use crate::request::Shape;
+use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId, Timestamp};
+
+/// What all sets of a cache share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ledger: Ledger,
+    pub(crate) books: Books,
+    /// What sets counted that have gone.
+    pub(crate) retired: Mutex<Counters>,
+    /// The time of day when the clock started.
+    clock_start: Timestamp,
+    pub(crate) limits: RwLock<Limits>,
+    /// Above so many dirty bytes the flusher is woken. Copied from the limits, since every write asks.
+    pub(crate) target_dirty_bytes: AtomicU64,
+    pub(crate) is_write_through: AtomicBool,
+    /// Sets that have become dirty since the flusher last looked.
+    pub(crate) dirtied: Mutex<Vec<Weak<SetShared>>>,
+    flusher: OnceLock<Addr<FlusherActor>>,
+    trimmer: OnceLock<Addr<TrimActor>>,
+    flusher_is_woken: AtomicBool,
+    trimmer_is_woken: AtomicBool,
+    /// The trimmer has taken all that there was, and nothing has come to its end since.
+    nothing_to_trim: AtomicBool,
+    /// Room that the trimmer could not free, which must come from dirty bytes being stored.
+    pub(crate) room_short: AtomicU64,
+}
+
+impl Common {
+    pub(crate) fn new(backend: Arc<dyn Backend>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        let clock_start = Timestamp(clock.timestamp().0.saturating_sub(clock.now().as_nanos()));
+        Self {
+            backend,
+            clock,
+            retired: Mutex::default(),
+            clock_start,
+            ledger: Ledger::new(&limits),
+            books: Books::default(),
+            limits: RwLock::new(limits),
+            target_dirty_bytes: AtomicU64::new(limits.target_dirty_bytes),
+            is_write_through: AtomicBool::new(limits.is_write_through()),
+            dirtied: Mutex::default(),
+            flusher: OnceLock::new(),
+            trimmer: OnceLock::new(),
+            flusher_is_woken: AtomicBool::new(false),
+            trimmer_is_woken: AtomicBool::new(false),
+            nothing_to_trim: AtomicBool::new(false),
+            room_short: AtomicU64::new(0),
+        }
+    }
+
+    /// The time of day at a moment.
+    pub(crate) const fn timestamp_at(&self, moment: Moment) -> Timestamp {
+        Timestamp(self.clock_start.0.saturating_add(moment.as_nanos()))
+    }
+
+    pub(crate) fn set_actors(&self, flusher: Addr<FlusherActor>, trimmer: Addr<TrimActor>) {
+        // Set once, by the one who starts the cache.
+        self.flusher.get_or_init(|| flusher);
+        self.trimmer.get_or_init(|| trimmer);
+    }
+
+    /// Ends the flusher and the trimmer.
+    pub(crate) fn end_actors(&self) {
+        if let Some(flusher) = self.flusher.get() {
+            tell(flusher, End);
+        }
+        if let Some(trimmer) = self.trimmer.get() {
+            tell(trimmer, End);
+        }
+    }
+
+    /// Wakes the flusher, unless it is about to look anyway.
+    pub(crate) fn wake_flusher(&self) {
+        if let Some(flusher) = self.flusher.get()
+            && !self.flusher_is_woken.swap(true, Ordering::AcqRel)
+        {
+            tell(flusher, Wake);
+        }
+    }
+
+    /// Wakes the trimmer, unless it is about to look anyway.
+    pub(crate) fn wake_trimmer(&self) {
+        if let Some(trimmer) = self.trimmer.get()
+            && !self.trimmer_is_woken.swap(true, Ordering::AcqRel)
+        {
+            tell(trimmer, Wake);
+        }
+    }
+
+    /// The flusher looks now: whoever finds work after this wakes it again.
+    pub(crate) fn flusher_looks(&self) {
+        self.flusher_is_woken.store(false, Ordering::Release);
+    }
+
+    /// The trimmer looks now.
+    pub(crate) fn trimmer_looks(&self) {
+        self.trimmer_is_woken.store(false, Ordering::Release);
+    }
+
+    /// Notes whether the trimmer had to leave more than it should.
+    pub(crate) fn note_trimmed(&self, nothing_left: bool) {
+        self.nothing_to_trim.store(nothing_left, Ordering::Release);
+    }
+
+    /// An operation has ended: there may be something to trim again.
+    pub(crate) fn note_progress(&self) {
+        if self.nothing_to_trim.load(Ordering::Acquire) {
+            self.nothing_to_trim.store(false, Ordering::Release);
+        }
+    }
+
+    /// Wakes the trimmer if little room is left, so that room is there before somebody has to wait for it.
+    pub(crate) fn check_room(&self) {
+        if self.nothing_to_trim.load(Ordering::Acquire) {
+            return;
+        }
+        let (used, limit) = self.ledger.room();
+        let (objects, objects_max) = self.ledger.objects();
+        if used > limit - limit / 16 || objects > objects_max {
+            self.wake_trimmer();
+        }
+    }
+
+    /// Wakes the flusher if more is dirty than the target (rule W-08).
+    pub(crate) fn check_dirty(&self) {
+        let (used, _) = self.ledger.dirty();
+        if used > self.target_dirty_bytes.load(Ordering::Relaxed) {
+            self.wake_flusher();
+        }
+    }
+}
+
+/// Whether a set takes requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SetState {
+    Open,
+    Closing,
+    Closed,
+    Failed,
+}
+
+const STATES: [SetState; 4] = [
+    SetState::Open,
+    SetState::Closing,
+    SetState::Closed,
+    SetState::Failed,
+];
+
+/// What callers, the set's actor, the flusher and the trimmer share of one set.
+#[derive(Debug)]
+pub(crate) struct SetShared {
+    pub(crate) id: SetId,
+    pub(crate) shape: Shape,
+    pub(crate) layout: Option<Layout>,
+    pub(crate) file_bytes: Option<u64>,
+    pub(crate) common: Arc<Common>,
+    pub(crate) books: Books,
+    pub(super) windows: papaya::HashMap<WindowKey, Arc<Cell>, foldhash::fast::RandomState>,
+    pub(super) listed: Mutex<Vec<WindowKey>>,
+    pub(super) cooled: Mutex<Vec<WindowKey>>,
+    pub(super) epoch: AtomicU64,
+    /// The number of the snapshot context that plain writes get.
+    pub(super) context: AtomicU64,
+    /// Whether the flusher knows that the set may be dirty.
+    pub(super) is_dirtied: AtomicBool,
+    state: AtomicU8,
+    addr: OnceLock<Addr<ObjectSetActor>>,
+    granted: Mutex<Vec<(WaiterId, Charge)>>,
+    coldest: AtomicU64,
+    /// Objects that hold nothing and may be closed.
+    idle: AtomicUsize,
+    objects: AtomicI64,
+    last_waiter: AtomicU64,
+}
+
+impl SetShared {
+    pub(crate) fn new(
+        (id, shape): (SetId, Shape),
+        (layout, file_bytes): (Option<Layout>, Option<u64>),
+        context: u64,
+        common: Arc<Common>,
+    ) -> Self {
+        Self {
+            id,
+            shape,
+            layout,
+            file_bytes,
+            books: Books::default(),
+            // Each index has a collector of its own: one that is dropped frees all that its collector holds.
+            windows: papaya::HashMap::builder()
+                .capacity(0)
+                .hasher(foldhash::fast::RandomState::default())
+                .build(),
+            listed: Mutex::default(),
+            cooled: Mutex::default(),
+            common,
+            epoch: AtomicU64::new(1),
+            context: AtomicU64::new(context),
+            is_dirtied: AtomicBool::new(false),
+            state: AtomicU8::new(0),
+            addr: OnceLock::new(),
+            granted: Mutex::default(),
+            coldest: AtomicU64::new(u64::MAX),
+            idle: AtomicUsize::new(0),
+            objects: AtomicI64::new(0),
+            last_waiter: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn set_addr(&self, addr: Addr<ObjectSetActor>) {
+        self.addr.get_or_init(|| addr);
+    }
+
+    pub(crate) const fn addr(&self) -> &OnceLock<Addr<ObjectSetActor>> {
+        &self.addr
+    }
+
+    pub(crate) fn state(&self) -> SetState {
+        let state = usize::from(self.state.load(Ordering::SeqCst));
+        STATES.get(state).copied().unwrap_or(SetState::Failed)
+    }
+
+    pub(crate) fn set_state(&self, state: SetState) {
+        // SeqCst: a write through the door is acknowledged only if its thread, having listed the window, still
+        // finds the set open; closing stores first and then takes the list. One of the two sees the other.
+        self.state.store(state as u8, Ordering::SeqCst);
+    }
+
+    /// What a caller is told whose request the set no longer takes.
+    pub(crate) fn refusal(&self) -> CacheError {
+        let set = self.id.clone();
+        match self.state() {
+            SetState::Open | SetState::Failed => CacheError::SetFailed { set },
+            SetState::Closing | SetState::Closed => CacheError::Closed { set },
+        }
+    }
+
+    /// The number of the snapshot context that plain writes get from now on.
+    pub(crate) fn set_context(&self, seq: u64) {
+        self.context.store(seq, Ordering::Release);
+    }
+
+    /// Notes that the set may hold dirty bytes, for the flusher's next look; wakes nobody.
+    ///
+    /// Called after the books show the bytes.
+    pub(crate) fn note_dirtied(self: &Arc<Self>) {
+        // SeqCst: see `forget_dirtied`.
+        fence(Ordering::SeqCst);
+        if !self.is_dirtied.load(Ordering::Acquire) && !self.is_dirtied.swap(true, Ordering::AcqRel)
+        {
+            self.common.dirtied.lock().push(Arc::downgrade(self));
+        }
+    }
+
+    /// A number for a caller that waits. Callers number their requests themselves, so that they can take them back.
+    pub(crate) fn enrol(&self) -> WaiterId {
+        // Relaxed: the numbers have to differ, and to grow for each caller.
+        WaiterId(self.last_waiter.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The flusher no longer watches the set, unless it has become dirty again meanwhile.
+    pub(crate) fn forget_dirtied(self: &Arc<Self>) {
+        self.is_dirtied.store(false, Ordering::SeqCst);
+        // SeqCst, here and in `note_dirtied`: either the books show its bytes here, or its writer sees
+        // that the set is no longer watched.
+        fence(Ordering::SeqCst);
+        if self.may_be_dirty() {
+            self.note_dirtied();
+        }
+    }
+
+    /// Whether the books show dirty bytes.
+    pub(crate) fn may_be_dirty(&self) -> bool {
+        self.books.totals().bytes_in(BufferState::Dirty) > 0
+    }
+
+    pub(crate) fn take_granted(&self) -> Vec<(WaiterId, Charge)> {
+        std::mem::take(&mut self.granted.lock())
+    }
+
+    /// When the bytes that the set would give up next came in.
+    pub(crate) fn coldest(&self) -> Option<Moment> {
+        let nanos = self.coldest.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| Moment::from_nanos(nanos))
+    }
+
+    pub(crate) fn set_coldest(&self, coldest: Option<Moment>) {
+        let nanos = coldest.map_or(u64::MAX, Moment::as_nanos);
+        self.coldest.store(nanos, Ordering::Relaxed);
+    }
+
+    /// Whether the set may have something to give to the trimmer: bytes, or objects if those are wanted.
+    pub(crate) fn may_give(&self, objects: bool) -> bool {
+        self.coldest().is_some() || (objects && self.idle.load(Ordering::Relaxed) > 0)
+    }
+
+    pub(crate) fn set_idle(&self, objects: usize) {
+        self.idle.store(objects, Ordering::Relaxed);
+    }
+
+    /// Gives back all that the set holds, with `more` that its engine held, after its actor has gone. What a caller
+    /// puts in later is given back when this is called again.
+    pub(crate) fn give_up_everything(&self, more: Charge) {
+        let mut charge = more;
+        let windows = self.windows.pin();
+        let mut totals = Totals::default();
+        for (key, cell) in &windows {
+            let mut window = cell.lock();
+            if !window.closed {
+                charge += window.settled().charge;
+                totals -= window.settled().totals;
+                window.close();
+            }
+            // Another cell may have taken its place, if somebody else was here before.
+            windows
+                .remove_if(key, |_, known| Arc::ptr_eq(known, cell))
+                .ok();
+        }
+        self.add_totals(&totals);
+        self.common.ledger.give(charge);
+        let objects = self.objects.swap(0, Ordering::Relaxed);
+        self.common.ledger.add_objects(-objects);
+        for (_, charge) in self.take_granted() {
+            self.common.ledger.give(charge);
+        }
+    }
+
+    pub(crate) fn count(&self, counter: Counter, by: u64) {
+        self.books.count(counter, by);
+    }
+
+    pub(crate) fn add_totals(&self, change: &Totals) {
+        self.books.add_totals(change);
+        self.common.books.add_totals(change);
+    }
+}
+
+impl Claimant for SetShared {
+    fn grant(&self, waiter: WaiterId, charge: Charge) {
+        let is_first = {
+            let mut granted = self.granted.lock();
+            granted.push((waiter, charge));
+            granted.len() == 1
+        };
+        let reached = self
+            .addr
+            .get()
+            .filter(|_| matches!(self.state(), SetState::Open | SetState::Closing));
+        match reached {
+            Some(addr) => {
+                if is_first {
+                    tell(addr, Completed);
+                }
+            }
+            None => {
+                for (_, charge) in self.take_granted() {
+                    self.common.ledger.give(charge);
+                }
+            }
+        }
+    }
+}
+
+/// The engine's way to what its set shares.
+#[derive(Clone)]
+pub(crate) struct SetShelf(pub(crate) Arc<SetShared>);
+
+impl fmt::Debug for SetShelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SetShelf").field(&self.0.id).finish()
+    }
+}
+
+impl Shelf for SetShelf {
+    type Slot = Arc<Cell>;
+    type Guard<'a> = RwLockWriteGuard<'a, Window>;
+
+    fn open(&self, key: &WindowKey) -> Arc<Cell> {
+        self.0.open_cell(key)
+    }
+
+    fn close(&self, key: &WindowKey) {
+        self.0.windows.pin().remove(key);
+    }
+
+    fn lock<'a>(slot: &'a Arc<Cell>) -> RwLockWriteGuard<'a, Window>
+    where
+        Self: 'a,
+    {
+        slot.lock()
+    }
+
+    fn take_listed(&self) -> Vec<WindowKey> {
+        std::mem::take(&mut self.0.listed.lock())
+    }
+
+    fn take_cooled(&self) -> Vec<WindowKey> {
+        std::mem::take(&mut self.0.cooled.lock())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::SeqCst)
+    }
+
+    fn end_epoch(&self) -> u64 {
+        self.0.epoch.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn take_room(&self, charge: Charge) -> bool {
+        self.0.common.ledger.take(charge)
+    }
+
+    fn force_room(&self, charge: Charge) {
+        self.0.common.ledger.force(charge);
+    }
+
+    fn give_room(&self, charge: Charge) {
+        self.0.common.ledger.give(charge);
+    }
+
+    fn add_totals(&self, change: &Totals) {
+        self.0.add_totals(change);
+        if change.bytes_in(BufferState::Dirty) > 0 {
+            self.0.note_dirtied();
+        }
+    }
+
+    fn add_objects(&self, change: i64) {
+        self.0.objects.fetch_add(change, Ordering::Relaxed);
+        self.0.common.ledger.add_objects(change);
+    }
+
+    fn count(&self, counter: Counter, by: u64) {
+        self.0.count(counter, by);
+    }
+
+    fn may_copy_on_write(&self, object: &ObjectName, range: ByteRange, snap: SnapId) -> bool {
+        self.0.common.backend.may_copy_on_write(object, range, snap)
+    }
+}

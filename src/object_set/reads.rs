@@ -1,0 +1,210 @@
+//! Reads: at the door where the bytes are in memory, else by the set's actor.
+
+use tokio::sync::oneshot;
+
+use super::{ObjectSet, extents_of};
+use crate::actors::message::{Call, Request};
+use crate::actors::tell;
+use crate::buf::ReadBuf;
+use crate::engine::{Layout, join_places, split_by_place};
+use crate::error::CacheError;
+use crate::request::{ObjectExtent, ReadRequest};
+use crate::types::{ByteRange, Hints, ObjectKey, Place, SnapId};
+
+impl ObjectSet {
+    /// Reads extents.
+    ///
+    /// # Errors
+    /// [`CacheError::InvalidRequest`], [`CacheError::NotFound`] (in a set opened so), [`CacheError::Read`] when the
+    /// store fails; reading again asks it again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the answer; what was being fetched still enters the cache.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadBuf, CacheError> {
+        let request = self.shared.shape.checked_read(request)?;
+        if let Some(bytes) = self.read_hit(&request) {
+            return Ok(bytes);
+        }
+        self.read_slow(request, true).await
+    }
+
+    fn read_hit(&self, request: &ReadRequest) -> Option<ReadBuf> {
+        let mut parts = Vec::new();
+        let mut bytes = 0;
+        for extent in &request.extents {
+            let mut out = ReadBuf::default();
+            let object = (&extent.object, request.snap);
+            if !self
+                .shared
+                .read_hit(object, extent.range, request.hints, &mut out)
+            {
+                return None;
+            }
+            bytes += extent.range.len();
+            split_by_place(&extent.places, out, &mut parts);
+        }
+        self.shared.count_hit(bytes);
+        Some(join_places(parts))
+    }
+
+    async fn read_slow(&self, request: ReadRequest, deliver: bool) -> Result<ReadBuf, CacheError> {
+        let (reply, receiver) = oneshot::channel();
+        let waiter = self.shared.enrol();
+        let span = tracing::debug_span!("read", set = self.id().as_str(), deliver);
+        let request = Request::Read {
+            request,
+            deliver,
+            reply,
+        };
+        tell(
+            self.addr()?,
+            Call {
+                waiter,
+                request,
+                span,
+            },
+        );
+        self.answered(waiter, receiver).await
+    }
+
+    /// Reads `len` bytes at `offset` of an object's head.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_object(
+        &self,
+        object: impl Into<ObjectKey>,
+        offset: u64,
+        len: u64,
+    ) -> Result<ReadBuf, CacheError> {
+        let range = ByteRange::new(offset, len)?;
+        let object = self.shared.shape.canonical(object.into());
+        self.shared.shape.check_range(&object, range)?;
+        let mut out = ReadBuf::default();
+        if self
+            .shared
+            .read_hit((&object, SnapId::HEAD), range, Hints::default(), &mut out)
+        {
+            self.shared.count_hit(len);
+            return Ok(out);
+        }
+        let places = vec![Place { offset: 0, len }];
+        let extents = vec![ObjectExtent {
+            object,
+            range,
+            places,
+        }];
+        self.read_slow(
+            ReadRequest {
+                extents,
+                ..ReadRequest::default()
+            },
+            true,
+        )
+        .await
+    }
+
+    /// Reads `len` bytes at `offset` of the set's file.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file,
+    /// [`PastFile`](crate::RequestError::PastFile) where the range ends past it.
+    ///
+    /// # Cancel safety
+    /// As [`read`](Self::read).
+    pub async fn read_at(&self, offset: u64, len: u64) -> Result<ReadBuf, CacheError> {
+        self.read_at_with(offset, len, Hints::default()).await
+    }
+
+    /// As [`read_at`](Self::read_at), with hints.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub async fn read_at_with(
+        &self,
+        offset: u64,
+        len: u64,
+        hints: Hints,
+    ) -> Result<ReadBuf, CacheError> {
+        self.read_snap_at(SnapId::HEAD, (offset, len), hints).await
+    }
+
+    /// Reads `len` bytes at `offset` of the set's file as it was at a snapshot.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub async fn read_snap_at(
+        &self,
+        snap: SnapId,
+        (offset, len): (u64, u64),
+        hints: Hints,
+    ) -> Result<ReadBuf, CacheError> {
+        let (layout, range) = self.file_range(offset, len)?;
+        if let Some(bytes) = self.read_runs_hit(layout, range, (snap, hints)) {
+            return Ok(bytes);
+        }
+        let request = ReadRequest {
+            extents: extents_of(layout, range),
+            snap,
+            hints,
+        };
+        self.read(request).await
+    }
+
+    /// The door for file ranges that take one run of each object: allocates nothing for the request.
+    fn read_runs_hit(
+        &self,
+        layout: &Layout,
+        range: ByteRange,
+        (snap, hints): (SnapId, Hints),
+    ) -> Option<ReadBuf> {
+        // A longer range may have several runs of one object, which must be read together.
+        let row_bytes = layout
+            .stripe_unit()
+            .saturating_mul(u64::from(layout.stripe_count()));
+        if layout.stripe_count() > 1 && range.len() > row_bytes - layout.stripe_unit() {
+            return None;
+        }
+        let mut out = ReadBuf::default();
+        for run in layout.runs(range) {
+            let object = ObjectKey::Number(run.object);
+            if !self
+                .shared
+                .read_hit((&object, snap), run.range, hints, &mut out)
+            {
+                return None;
+            }
+        }
+        self.shared.count_hit(range.len());
+        Some(out)
+    }
+
+    /// Brings a range of the set's file into the cache, and resolves when it is there.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait, not the fetching.
+    pub async fn prefetch_at(&self, offset: u64, len: u64) -> Result<(), CacheError> {
+        let (layout, range) = self.file_range(offset, len)?;
+        let extents = extents_of(layout, range);
+        self.prefetch(ReadRequest {
+            extents,
+            ..ReadRequest::default()
+        })
+        .await
+    }
+
+    /// Brings extents into the cache, and resolves when they are there.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait, not the fetching.
+    pub async fn prefetch(&self, request: ReadRequest) -> Result<(), CacheError> {
+        let request = self.shared.shape.checked_read(request)?;
+        self.read_slow(request, false).await.map(drop)
+    }
+}

@@ -1,0 +1,177 @@
+//! Writes: through the door where there is room, else by the set's actor.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::{ObjectSet, extents_of};
+use crate::actors::message::{Call, Request, SetSnapContext};
+use crate::actors::{DoorExtent, DoorWrite, Entered, tell};
+use crate::error::CacheError;
+use crate::request::{ObjectExtent, WriteRequest};
+use crate::types::{ByteRange, Hints, ObjectKey, Place, SnapContext};
+
+impl ObjectSet {
+    /// Writes extents. When the future resolves, every read asked after it sees the bytes, and every flush asked after
+    /// it stores them.
+    ///
+    /// # Errors
+    /// [`CacheError::InvalidRequest`]; in a write-through cache also [`CacheError::WriteBack`].
+    ///
+    /// # Cancel safety
+    /// A write that waits for room is given up with its future, unless the cache accepts writes at once
+    /// ([`block_writes_upfront`](crate::CacheConfig::block_writes_upfront)). Otherwise all, some or none of its
+    /// extents may have entered, each of them whole or not at all.
+    pub async fn write(&self, request: WriteRequest) -> Result<(), CacheError> {
+        let mut request = self.shared.shape.checked_write(request)?;
+        if request.journal_tid.is_none() {
+            let extents: SmallVec<[DoorExtent<'_>; 4]> = request
+                .extents
+                .iter()
+                .map(|extent| DoorExtent {
+                    object: &extent.object,
+                    range: extent.range,
+                    places: &extent.places,
+                })
+                .collect();
+            let write = DoorWrite {
+                extents: &extents,
+                data: &request.data,
+                context: request.context.as_ref().map(|context| context.seq),
+                modified: request.modified,
+                hints: request.hints,
+            };
+            match self.shared.write_hit(&write) {
+                Entered::All => return Ok(()),
+                Entered::Some(entered) => {
+                    drop(extents);
+                    request.extents.drain(..entered);
+                }
+            }
+        }
+        self.write_slow(request).await
+    }
+
+    async fn write_slow(&self, request: WriteRequest) -> Result<(), CacheError> {
+        let (reply, receiver) = oneshot::channel();
+        let waiter = self.shared.enrol();
+        let span = tracing::debug_span!("write", set = self.id().as_str());
+        let request = Request::Write { request, reply };
+        tell(
+            self.addr()?,
+            Call {
+                waiter,
+                request,
+                span,
+            },
+        );
+        self.answered(waiter, receiver).await
+    }
+
+    /// Writes `data` at `offset` of an object.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Cancel safety
+    /// As [`write`](Self::write).
+    pub async fn write_object(
+        &self,
+        object: impl Into<ObjectKey>,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), CacheError> {
+        let range = ByteRange::new(offset, data.len() as u64)?;
+        let object = self.shared.shape.canonical(object.into());
+        self.shared.shape.check_range(&object, range)?;
+        self.write_run((object, range), data, Hints::default())
+            .await
+    }
+
+    /// Writes `data` at `offset` of the set's file.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`NoLayout`](crate::RequestError::NoLayout) where the set has no file,
+    /// [`PastFile`](crate::RequestError::PastFile) where the data ends past it.
+    ///
+    /// # Cancel safety
+    /// As [`write`](Self::write).
+    pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), CacheError> {
+        self.write_at_with(offset, data, Hints::default()).await
+    }
+
+    /// As [`write_at`](Self::write_at), with hints.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub async fn write_at_with(
+        &self,
+        offset: u64,
+        data: Bytes,
+        hints: Hints,
+    ) -> Result<(), CacheError> {
+        let (layout, range) = self.file_range(offset, data.len() as u64)?;
+        let mut runs = layout.runs(range);
+        if let (Some(run), None) = (runs.next(), runs.next()) {
+            return self
+                .write_run((ObjectKey::Number(run.object), run.range), data, hints)
+                .await;
+        }
+        let extents = extents_of(layout, range);
+        self.write(WriteRequest {
+            extents,
+            data,
+            hints,
+            ..WriteRequest::default()
+        })
+        .await
+    }
+
+    /// Writes one run of one object; the door's way allocates nothing for the request.
+    async fn write_run(
+        &self,
+        (object, range): (ObjectKey, ByteRange),
+        data: Bytes,
+        hints: Hints,
+    ) -> Result<(), CacheError> {
+        let place = Place {
+            offset: 0,
+            len: range.len(),
+        };
+        let extent = DoorExtent {
+            object: &object,
+            range,
+            places: &[place],
+        };
+        let write = DoorWrite {
+            extents: &[extent],
+            data: &data,
+            context: None,
+            modified: None,
+            hints,
+        };
+        if self.shared.write_hit(&write) == Entered::All {
+            return Ok(());
+        }
+        let extents = vec![ObjectExtent {
+            object,
+            range,
+            places: vec![place],
+        }];
+        self.write_slow(WriteRequest {
+            extents,
+            data,
+            hints,
+            ..WriteRequest::default()
+        })
+        .await
+    }
+
+    /// Sets the snapshot context of the writes that bring none. Writes acknowledged before keep theirs.
+    ///
+    /// # Errors
+    /// [`CacheError::Closed`], [`CacheError::SetFailed`].
+    pub async fn set_snap_context(&self, context: SnapContext) -> Result<(), CacheError> {
+        self.ask(SetSnapContext(context)).await
+    }
+}
