@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::extent::BufferState;
-use super::object::range_of;
+use super::object::{Object, range_of};
 use super::set::{Op, SetEngine};
 use super::shelf::Shelf;
 use super::window::{Charge, Totals};
@@ -103,6 +103,11 @@ impl<S: Shelf> SetEngine<S> {
                 {
                     return Err(fail(format!("window {index} is not settled")));
                 }
+                if guard.totals().buffers_in(BufferState::Dirty) > 0
+                    && !object.listed.contains(index)
+                {
+                    return Err(fail(format!("window {index} is dirty and not listed")));
+                }
                 if guard.closed || entry.index != *index {
                     return Err(fail(format!("window {index} is filed wrongly")));
                 }
@@ -125,7 +130,97 @@ impl<S: Shelf> SetEngine<S> {
                 ));
             }
         }
+        self.audit_lists().map_err(|(object, wrong)| AuditFailure {
+            object: object.map_or_else(|| "none".to_owned(), |object| object.name.to_string()),
+            wrong: wrong.to_owned(),
+        })?;
         Ok(recount)
+    }
+
+    /// Compares the set's lists with what its objects say of themselves.
+    fn audit_lists(&self) -> Result<(), (Option<&Object>, &'static str)> {
+        let (mut windows, mut writebacks, mut due, mut idle) = (0, 0, 0, 0);
+        for (number, object) in &self.objects {
+            windows += object.windows.len();
+            writebacks += object.writebacks.len();
+            due += usize::from(object.due.is_some());
+            idle += usize::from(object.idle_since.is_some());
+            if let Some(wrong) = self.audit_object(number, object) {
+                return Err((Some(object), wrong));
+            }
+        }
+        let pins: u32 = self.windows.iter().map(|(_, entry)| entry.pins).sum();
+        let fetches = self.ops.len() - writebacks;
+        let pinned = fetches + self.pins_of_reads();
+        let checks = [
+            (windows == self.windows.len(), "a window is lost"),
+            (
+                writebacks == self.writebacks_in_flight,
+                "writebacks are miscounted",
+            ),
+            (due == self.aging.len(), "ages are miscounted"),
+            (idle == self.idle.len(), "idle objects are miscounted"),
+            (
+                self.objects.len() == self.by_ref.len(),
+                "an object has no name",
+            ),
+            (
+                usize::try_from(pins) == Ok(pinned),
+                "windows are pinned by nobody",
+            ),
+        ];
+        match checks.into_iter().find(|(holds, _)| !holds) {
+            Some((_, wrong)) => Err((None, wrong)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is wrong with where the object stands on the set's lists.
+    fn audit_object(&self, number: usize, object: &Object) -> Option<&'static str> {
+        let is_unstored = !object.listed.is_empty() || !object.writebacks.is_empty();
+        let is_filed = object.due.is_some() || object.is_parked;
+        let is_under_way = |op| self.ops.contains_key(op);
+        let checks = [
+            (
+                is_unstored == self.unstored.contains(&number),
+                "the list of what is unstored is wrong",
+            ),
+            (
+                is_filed != object.listed.is_empty(),
+                "dirty bytes are filed under no age",
+            ),
+            (
+                object
+                    .due
+                    .is_none_or(|due| self.aging.contains(&(due, number))),
+                "the order of age is wrong",
+            ),
+            (
+                object
+                    .idle_since
+                    .is_none_or(|since| self.idle.get(&since) == Some(&number)),
+                "the list of idle objects is wrong",
+            ),
+            (
+                object
+                    .flushes
+                    .iter()
+                    .all(|flush| self.flushes.contains_key(&flush.waiter)),
+                "it keeps a flush that nobody waits for",
+            ),
+            (
+                object.writebacks.keys().all(is_under_way)
+                    && object.fetches.iter().all(is_under_way)
+                    && object.cut_fetches.keys().all(is_under_way),
+                "it waits for an operation that is not under way",
+            ),
+            (
+                !object.holds_nothing() || object.knows_something(),
+                "nothing is left of it",
+            ),
+        ];
+        let wrong = checks.into_iter().find(|(holds, _)| !holds);
+        wrong.map(|(_, wrong)| wrong)
     }
 
     fn audit_op(&self, state: &super::extent::ExtentState) -> Result<(), &'static str> {

@@ -173,6 +173,7 @@ impl<S: Shelf> SetEngine<S> {
             self.note_dirty(window);
         }
         self.note_stored(number);
+        self.close_if_empty(number);
     }
 
     fn wait_for_drops(&mut self, now: Moment, waiter: WaiterId, dropping: Dropping) {

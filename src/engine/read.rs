@@ -213,6 +213,11 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
+    /// How often waiting reads have pinned windows.
+    pub(super) fn pins_of_reads(&self) -> usize {
+        self.reads.values().map(|wait| wait.pins.len()).sum()
+    }
+
     fn pin_all(&mut self, wait: &mut ReadWait) {
         for extent in &wait.request.extents {
             let id = ObjectRef {

@@ -400,3 +400,15 @@ fn a_drop_looks_only_at_what_it_touches() {
     assert!(rig.shelf.locks() - before < 40);
     rig.step(|_, _| ());
 }
+
+/// S-05, L-06
+#[test]
+fn an_object_that_only_its_absence_kept_goes_when_that_is_discarded() {
+    let mut rig = Rig::new();
+    rig.read_now(1, 0, 10);
+    rig.trim(u64::MAX);
+    assert_eq!(rig.shelf.objects(), 1);
+    rig.discard(1, 0, 10);
+    assert_eq!(rig.shelf.objects(), 0);
+    assert_eq!(rig.step(|engine, _| engine.close_idle(9)), 0);
+}
