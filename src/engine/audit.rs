@@ -103,11 +103,6 @@ impl<S: Shelf> SetEngine<S> {
                 {
                     return Err(fail(format!("window {index} is not settled")));
                 }
-                if guard.totals().buffers_in(BufferState::Dirty) > 0
-                    && !object.listed.contains(index)
-                {
-                    return Err(fail(format!("window {index} is dirty and not listed")));
-                }
                 if guard.closed || entry.index != *index {
                     return Err(fail(format!("window {index} is filed wrongly")));
                 }
