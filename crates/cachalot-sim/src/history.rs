@@ -1,0 +1,473 @@
+//! What the bytes of one set may be: the model that every read and every store operation is compared with.
+//!
+//! Each sector keeps all that was ever put into it, each with the time span in which it took effect: from when it was
+//! asked for to when it was answered. Of two spans that do not overlap, the later replaces the earlier. A read may
+//! return whatever no later span replaced before the read was asked for, and nothing that was asked for after its
+//! answer. What was once read has taken effect by then.
+
+use crate::pattern::{self, NOBODY, Stamp};
+use crate::space::{Part, Space};
+
+/// Steps of the simulation, counted.
+pub(crate) type Tick = u64;
+
+/// The time span of something that has not ended.
+pub(crate) const OPEN: Tick = Tick::MAX;
+
+/// Something put into a sector.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    stamp: Stamp,
+    start: Tick,
+    end: Tick,
+}
+
+/// What the store has of a sector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stored {
+    Whole(Stamp),
+    /// Parts by several hands: a writeback may end within a sector.
+    Mixed,
+}
+
+#[derive(Clone, Debug)]
+struct Sector {
+    entries: Vec<Entry>,
+    stored: Stored,
+}
+
+/// Sectors of which nothing certain is known for a while: they are being dropped.
+#[derive(Clone, Copy, Debug)]
+struct Loose {
+    part: Part,
+    start: Tick,
+    end: Tick,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct History {
+    space: Space,
+    sectors: Vec<Sector>,
+    /// The bytes of the store.
+    shadow: Vec<u8>,
+    loose: Vec<Loose>,
+}
+
+/// Names a dropping that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Dropping(usize);
+
+impl Sector {
+    /// The latest start of what had ended before `asked`: whatever ended before this has been replaced.
+    fn floor(&self, asked: Tick) -> Tick {
+        let ended = self.entries.iter().filter(|entry| entry.end < asked);
+        ended.map(|entry| entry.start).max().unwrap_or(0)
+    }
+
+    /// The newest entry that `bytes` may be of, for somebody who asked and was answered at these times.
+    fn find(&self, (asked, answered): (Tick, Tick), is_of: impl Fn(Stamp) -> bool) -> Option<usize> {
+        let floor = self.floor(asked);
+        self.entries.iter().rposition(|entry| {
+            entry.start < answered && entry.end >= floor && is_of(entry.stamp)
+        })
+    }
+
+    fn is_ambiguous(&self, found: usize, is_of: impl Fn(Stamp) -> bool) -> bool {
+        let stamp = self.entries[found].stamp;
+        self.entries.iter().enumerate().any(|(other, entry)| {
+            other != found && (entry.stamp == stamp || is_of(entry.stamp))
+        })
+    }
+}
+
+impl History {
+    /// A set whose store holds `stored`.
+    pub(crate) fn new(space: Space, stored: &[(Part, Stamp)]) -> Self {
+        let blank = Sector {
+            entries: vec![Entry {
+                stamp: NOBODY,
+                start: 0,
+                end: 0,
+            }],
+            stored: Stored::Whole(NOBODY),
+        };
+        let mut history = Self {
+            sectors: vec![blank; space.sectors as usize],
+            shadow: vec![0; space.bytes()],
+            loose: Vec::new(),
+            space,
+        };
+        for (part, stamp) in stored {
+            for number in part.numbers() {
+                let sector = &mut history.sectors[number as usize];
+                sector.stored = Stored::Whole(*stamp);
+                sector.entries[0].stamp = *stamp;
+                let mut bytes = Vec::new();
+                pattern::append(&mut bytes, *stamp, number, history.space.unit as usize);
+                let at = number as usize * bytes.len();
+                history.shadow[at..at + bytes.len()].copy_from_slice(&bytes);
+            }
+        }
+        history
+    }
+
+    pub(crate) const fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// The droppings of a part that overlap a time span.
+    fn loose_in(&self, part: Part, asked: Tick, answered: Tick) -> Vec<Part> {
+        self.loose
+            .iter()
+            .filter(|loose| loose.start <= answered && asked <= loose.end)
+            .map(|loose| loose.part)
+            .filter(|loose| loose.overlaps(part))
+            .collect()
+    }
+
+    fn is_loose(&self, number: u32, asked: Tick, answered: Tick) -> bool {
+        let one = Part { at: number, len: 1 };
+        !self.loose_in(one, asked, answered).is_empty()
+    }
+
+    // Writes.
+
+    pub(crate) fn begin_write(&mut self, parts: &[Part], stamp: Stamp, start: Tick) {
+        for number in parts.iter().flat_map(|part| part.numbers()) {
+            self.sectors[number as usize].entries.push(Entry {
+                stamp,
+                start,
+                end: OPEN,
+            });
+        }
+    }
+
+    pub(crate) fn end_write(&mut self, parts: &[Part], stamp: Stamp, end: Tick) {
+        for number in parts.iter().flat_map(|part| part.numbers()) {
+            let entries = &mut self.sectors[number as usize].entries;
+            if let Some(entry) = entries.iter_mut().find(|entry| entry.stamp == stamp) {
+                entry.end = entry.end.min(end);
+            }
+        }
+    }
+
+    /// The write was refused: nothing of it may ever be seen.
+    pub(crate) fn void_write(&mut self, parts: &[Part], stamp: Stamp) {
+        for number in parts.iter().flat_map(|part| part.numbers()) {
+            let entries = &mut self.sectors[number as usize].entries;
+            entries.retain(|entry| entry.stamp != stamp);
+        }
+    }
+
+    // Reads.
+
+    /// Checks the bytes that a read gave for a part, which starts at `bytes[0]`.
+    pub(crate) fn check_read(
+        &mut self,
+        part: Part,
+        bytes: &[u8],
+        (asked, answered): (Tick, Tick),
+    ) -> Result<(), String> {
+        let unit = self.space.unit as usize;
+        let mut seen = Vec::with_capacity(part.len as usize);
+        let loose = self.loose_in(part, asked, answered);
+        for (number, bytes) in part.numbers().zip(bytes.chunks_exact(unit)) {
+            if is_in(&loose, number) {
+                seen.push(None);
+                continue;
+            }
+            let is_of = |stamp| pattern::is_of(bytes, stamp, number);
+            let sector = &self.sectors[number as usize];
+            let Some(found) = sector.find((asked, answered), is_of) else {
+                return Err(self.explain("a read returned", number, bytes, (asked, answered)));
+            };
+            let is_certain = !sector.is_ambiguous(found, is_of);
+            seen.push(is_certain.then_some(found));
+        }
+        self.check_whole(part, &seen)?;
+        for (number, found) in part.numbers().zip(seen) {
+            if let Some(found) = found {
+                let entry = &mut self.sectors[number as usize].entries[found];
+                entry.end = entry.end.min(answered);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that of each write that is seen in an extent nothing older is seen beside it.
+    fn check_whole(&self, part: Part, seen: &[Option<usize>]) -> Result<(), String> {
+        for extent in self.space.extents(part, 0) {
+            let entries: Vec<(u32, Entry)> = extent
+                .parts
+                .iter()
+                .flat_map(|part| part.numbers())
+                .filter_map(|number| {
+                    let found = seen.get((number - part.at) as usize).copied().flatten()?;
+                    Some((number, self.sectors[number as usize].entries[found]))
+                })
+                .collect();
+            let mut stamps: Vec<(Stamp, Tick)> = entries
+                .iter()
+                .map(|(_, entry)| (entry.stamp, entry.start))
+                .filter(|(stamp, _)| *stamp != NOBODY)
+                .collect();
+            stamps.sort_unstable();
+            stamps.dedup();
+            for (stamp, start) in stamps {
+                for (number, entry) in &entries {
+                    let is_older = entry.stamp != stamp && entry.end < start;
+                    let covers = |entry: &Entry| entry.stamp == stamp;
+                    if is_older && self.sectors[*number as usize].entries.iter().any(covers) {
+                        return Err(format!(
+                            "a read of {part:?} saw a part of write {stamp}, and in sector {number} \
+                             the older write {}",
+                            entry.stamp
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn explain(&self, what: &str, number: u32, bytes: &[u8], (asked, answered): (Tick, Tick)) -> String {
+        let sector = &self.sectors[number as usize];
+        let named = sector
+            .entries
+            .iter()
+            .rfind(|entry| pattern::is_of(bytes, entry.stamp, number));
+        let is = match named {
+            Some(entry) => format!("write {} of {}..{}", entry.stamp, entry.start, tick(entry.end)),
+            None if pattern::is_of(bytes, NOBODY, number) => "zeros".to_owned(),
+            None => "bytes that nobody wrote there".to_owned(),
+        };
+        let known: Vec<String> = sector
+            .entries
+            .iter()
+            .rev()
+            .take(6)
+            .map(|entry| format!("{} of {}..{}", entry.stamp, entry.start, tick(entry.end)))
+            .collect();
+        format!(
+            "{what} {is} in sector {number} of {}, asked at {asked}, answered at {answered}; the \
+             sector's last writes are {}; the store has {:?}",
+            self.space.name,
+            known.join(", "),
+            sector.stored
+        )
+    }
+
+    // The store.
+
+    /// Bytes of the line have reached the store.
+    pub(crate) fn store(&mut self, line: usize, bytes: &[u8], now: Tick) -> Result<(), String> {
+        self.shadow[line..line + bytes.len()].copy_from_slice(bytes);
+        let unit = self.space.unit as usize;
+        let (first, last) = (line / unit, (line + bytes.len() - 1) / unit);
+        for number in first..=last {
+            let start = number * unit;
+            let is_all = start >= line && start + unit <= line + bytes.len();
+            self.relabel(number as u32, is_all, now)?;
+        }
+        Ok(())
+    }
+
+    /// Finds out whose bytes the store has, and that they are no older than those that it had.
+    fn relabel(&mut self, number: u32, is_all: bool, now: Tick) -> Result<(), String> {
+        let unit = self.space.unit as usize;
+        let at = number as usize * unit;
+        let bytes = &self.shadow[at..at + unit];
+        let sector = &self.sectors[number as usize];
+        let is_of = |stamp| pattern::is_of(bytes, stamp, number);
+        let before = sector.stored;
+        let of_before = |entry: &&Entry| before == Stored::Whole(entry.stamp);
+        // An entry that was there before may have been replaced by what is there now, if it may have ended after the
+        // other began.
+        let oldest_before = sector.entries.iter().filter(of_before).map(|entry| entry.start).min();
+        let found = sector.entries.iter().rev().filter(|entry| is_of(entry.stamp));
+        let newest = found.max_by_key(|entry| entry.end).copied();
+        match newest {
+            Some(entry) => {
+                if oldest_before.is_some_and(|start| entry.end < start)
+                    && !self.is_loose(number, now, now)
+                {
+                    return Err(self.explain("the store went back to", number, bytes, (now, now)));
+                }
+                self.sectors[number as usize].stored = Stored::Whole(entry.stamp);
+            }
+            None if is_all => {
+                return Err(self.explain("the store was given", number, bytes, (now, now)));
+            }
+            None => self.sectors[number as usize].stored = Stored::Mixed,
+        }
+        Ok(())
+    }
+
+    /// The store's bytes of a part have become zeros, by the application's own doing.
+    pub(crate) fn zero_store(&mut self, part: Part) {
+        let unit = self.space.unit as usize;
+        for number in part.numbers() {
+            let at = number as usize * unit;
+            self.shadow[at..at + unit].fill(0);
+            self.sectors[number as usize].stored = Stored::Whole(NOBODY);
+        }
+    }
+
+    /// Checks that the store has all that was acknowledged before `asked`.
+    pub(crate) fn check_stored(&self, part: Part, asked: Tick, now: Tick) -> Result<(), String> {
+        let unit = self.space.unit as usize;
+        let loose = self.loose_in(part, asked, now);
+        for number in part.numbers() {
+            let sector = &self.sectors[number as usize];
+            let is_good = match sector.stored {
+                Stored::Whole(stored) => sector.find((asked, OPEN), |stamp| stamp == stored).is_some(),
+                Stored::Mixed => sector.entries.iter().any(|entry| entry.end >= asked),
+            };
+            if !is_good && !is_in(&loose, number) {
+                let at = number as usize * unit;
+                let bytes = &self.shadow[at..at + unit];
+                return Err(self.explain("after a flush the store has", number, bytes, (asked, now)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the store's bytes of sectors are those of `stamp`, or newer.
+    pub(crate) fn check_committed(&self, number: u32, stamp: Stamp, now: Tick) -> Result<(), String> {
+        let sector = &self.sectors[number as usize];
+        let Some(written) = sector.entries.iter().find(|entry| entry.stamp == stamp) else {
+            return Ok(());
+        };
+        let is_safe = match sector.stored {
+            Stored::Whole(stored) => sector
+                .entries
+                .iter()
+                .any(|entry| entry.stamp == stored && entry.end >= written.start),
+            Stored::Mixed => true,
+        };
+        if is_safe || self.is_loose(number, written.start, now) {
+            return Ok(());
+        }
+        Err(format!(
+            "the journal was told that write {stamp} is stored in sector {number} of {}, where the store has {:?}",
+            self.space.name, sector.stored
+        ))
+    }
+
+    // Dropping.
+
+    /// Begins to make parts zeros, in the cache and in the store: while that is under way nothing is certain.
+    pub(crate) fn begin_zero(&mut self, parts: &[Part], start: Tick) -> Dropping {
+        let first = self.loose.len();
+        for part in parts {
+            for number in part.numbers() {
+                self.sectors[number as usize].entries.push(Entry {
+                    stamp: NOBODY,
+                    start,
+                    end: OPEN,
+                });
+            }
+            self.loose.push(Loose {
+                part: *part,
+                start,
+                end: OPEN,
+            });
+        }
+        Dropping(first)
+    }
+
+    /// Ends it. The same parts must be given.
+    pub(crate) fn end_zero(&mut self, parts: &[Part], dropping: Dropping, start: Tick, end: Tick) {
+        for (part, loose) in parts.iter().zip(self.loose.iter_mut().skip(dropping.0)) {
+            loose.end = end;
+            for number in part.numbers() {
+                let entries = &mut self.sectors[number as usize].entries;
+                let own = |entry: &&mut Entry| entry.stamp == NOBODY && entry.start == start;
+                if let Some(entry) = entries.iter_mut().find(own) {
+                    entry.end = end;
+                }
+            }
+        }
+    }
+
+    /// Begins to drop everything unwritten.
+    pub(crate) fn begin_purge(&mut self, start: Tick) -> Dropping {
+        let part = Part {
+            at: 0,
+            len: self.space.sectors,
+        };
+        self.loose.push(Loose {
+            part,
+            start,
+            end: OPEN,
+        });
+        Dropping(self.loose.len() - 1)
+    }
+
+    /// Ends it: what the set holds is what the store has, or what is on its way there.
+    pub(crate) fn end_purge(
+        &mut self,
+        dropping: Dropping,
+        (start, end): (Tick, Tick),
+        under_way: &[(usize, Vec<u8>)],
+    ) {
+        let mut returned: Vec<(u32, Stamp)> = Vec::new();
+        for (number, sector) in (0..).zip(&self.sectors) {
+            match sector.stored {
+                Stored::Whole(stamp) => returned.push((number, stamp)),
+                Stored::Mixed => self.loose.push(Loose {
+                    part: Part { at: number, len: 1 },
+                    start,
+                    end: OPEN,
+                }),
+            }
+        }
+        let unit = self.space.unit as usize;
+        for (line, bytes) in under_way {
+            let (first, last) = (line / unit, (line + bytes.len()).div_ceil(unit));
+            for number in first..last {
+                let at = number * unit;
+                let whole = at.checked_sub(*line).and_then(|at| bytes.get(at..at + unit));
+                let sector = &self.sectors[number];
+                let whose = whole.and_then(|bytes| {
+                    let mut entries = sector.entries.iter().rev();
+                    entries.find(|entry| pattern::is_of(bytes, entry.stamp, number as u32))
+                });
+                match whose {
+                    Some(entry) => returned.push((number as u32, entry.stamp)),
+                    None => self.loose.push(Loose {
+                        part: Part {
+                            at: number as u32,
+                            len: 1,
+                        },
+                        start,
+                        end: OPEN,
+                    }),
+                }
+            }
+        }
+        self.loose[dropping.0].end = end;
+        for (number, stamp) in returned {
+            let entries = &mut self.sectors[number as usize].entries;
+            let is_last = entries
+                .last()
+                .is_some_and(|entry| entry.stamp == stamp && entry.end < start);
+            if !is_last || entries.iter().any(|entry| entry.end >= start) {
+                entries.push(Entry { stamp, start, end });
+            }
+        }
+    }
+}
+
+fn is_in(parts: &[Part], number: u32) -> bool {
+    parts.iter().any(|part| part.numbers().contains(&number))
+}
+
+fn tick(tick: Tick) -> String {
+    if tick == OPEN {
+        "open".to_owned()
+    } else {
+        tick.to_string()
+    }
+}

@@ -1,0 +1,192 @@
+//! Where the judge listens: between the cache and the faulty store, and between that and the true one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cachalot::backend::{
+    Answer, AnswerFuture, Backend, BackendWrite, Capabilities, Decorator, JournalNotice, Operation,
+};
+use cachalot::{BackendError, ObjectName};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::oracle::Oracle;
+
+/// What the cache speaks to. Writes that it gives up may still be stored: just before the next operation on their
+/// object, as a request that was stuck on its way is.
+pub(crate) struct Outer {
+    inner: Arc<dyn Backend>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Backend>,
+    oracle: Arc<Mutex<Oracle>>,
+    given_up: Mutex<GivenUp>,
+}
+
+struct GivenUp {
+    dice: StdRng,
+    likelihood: f64,
+    writes: BTreeMap<ObjectName, Vec<(u64, BackendWrite)>>,
+}
+
+/// A write of the cache, until it ends.
+struct UnderWay {
+    number: u64,
+    write: Option<BackendWrite>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let write = self.write.take();
+        let mut given_up = self.shared.given_up.lock();
+        let likelihood = given_up.likelihood;
+        match write {
+            Some(write) if given_up.dice.random::<f64>() < likelihood => {
+                let writes = given_up.writes.entry(write.object.clone()).or_default();
+                writes.push((self.number, write));
+            }
+            Some(_) | None => {}
+        }
+        drop(given_up);
+        self.shared.oracle.lock().write_ends(self.number);
+    }
+}
+
+impl Outer {
+    /// `store` is the true store, `inner` is it with its faults.
+    pub(crate) fn new(
+        (inner, store): (Arc<dyn Backend>, Arc<dyn Backend>),
+        oracle: Arc<Mutex<Oracle>>,
+        (seed, likelihood): (u64, f64),
+    ) -> Self {
+        let given_up = GivenUp {
+            dice: StdRng::seed_from_u64(seed),
+            likelihood,
+            writes: BTreeMap::new(),
+        };
+        let shared = Shared {
+            store,
+            oracle,
+            given_up: Mutex::new(given_up),
+        };
+        Self {
+            inner,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Nothing that was given up on this object will ever be stored, if it was not yet.
+    pub(crate) fn forget(&self, object: &ObjectName) {
+        self.shared.given_up.lock().writes.remove(object);
+    }
+
+    /// Nothing that was given up will ever be stored.
+    pub(crate) fn forget_all(&self) {
+        self.shared.given_up.lock().writes.clear();
+    }
+
+    /// Writes that were given up and may still be stored.
+    pub(crate) fn given_up(&self) -> Vec<BackendWrite> {
+        let given_up = self.shared.given_up.lock();
+        let writes = given_up.writes.values().flatten();
+        writes.map(|(_, write)| write.clone()).collect()
+    }
+}
+
+impl Shared {
+    /// What was given up on an object is stored now, if at all.
+    fn land_given_up(&self, object: &ObjectName) {
+        let writes = self.given_up.lock().writes.remove(object);
+        for (_, write) in writes.into_iter().flatten() {
+            // The true store answers at once.
+            let _ = self.store.write(write).now_or_never();
+        }
+    }
+}
+
+impl fmt::Debug for Outer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outer").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Decorator for Outer {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn operate(&self, operation: Operation) -> AnswerFuture {
+        if let Some(object) = operation.object() {
+            self.shared.land_given_up(object);
+        }
+        let Operation::Write(write) = &operation else {
+            return operation.start(&*self.inner);
+        };
+        let number = self.shared.oracle.lock().write_begins(write);
+        let mut under_way = UnderWay {
+            number,
+            write: Some(write.clone()),
+            shared: self.shared.clone(),
+        };
+        let writing = operation.start(&*self.inner);
+        async move {
+            let answer = writing.await;
+            under_way.write = None;
+            answer
+        }
+        .boxed()
+    }
+
+    fn notice(&self, notice: JournalNotice) {
+        self.shared.oracle.lock().notice(&notice);
+    }
+}
+
+/// The true store's door: what passes here takes effect.
+pub(crate) struct Inner {
+    inner: Arc<dyn Backend>,
+    oracle: Arc<Mutex<Oracle>>,
+}
+
+impl Inner {
+    pub(crate) fn new(inner: Arc<dyn Backend>, oracle: Arc<Mutex<Oracle>>) -> Self {
+        Self { inner, oracle }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Decorator for Inner {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn operate(&self, operation: Operation) -> AnswerFuture {
+        let write = match &operation {
+            Operation::Write(write) => Some(write.clone()),
+            _ => None,
+        };
+        let answer: Result<Answer, BackendError> = operation
+            .start(&*self.inner)
+            .now_or_never()
+            .unwrap_or(Err(BackendError::Unavailable));
+        if let (Some(write), Ok(_)) = (write, &answer) {
+            self.oracle.lock().write_lands(&write);
+        }
+        futures::future::ready(answer).boxed()
+    }
+
+    fn promises(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
