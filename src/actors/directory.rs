@@ -9,9 +9,22 @@ use super::shared::SetShared;
 use crate::types::SetId;
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Directory {
-    sets: DashMap<SetId, Arc<SetShared>>,
+    /// Hashed alike in every run and on every machine: the order of sets decides who is asked first.
+    sets: DashMap<SetId, Arc<SetShared>, foldhash::fast::FixedState>,
+}
+
+/// A power of two.
+const SHARDS: usize = 16;
+
+impl Default for Directory {
+    fn default() -> Self {
+        let hasher = foldhash::fast::FixedState::default();
+        Self {
+            sets: DashMap::with_hasher_and_shard_amount(hasher, SHARDS),
+        }
+    }
 }
 
 impl Directory {

@@ -301,6 +301,8 @@ impl ObjectSetActor {
 
     /// Ends a turn: arms the timer, publishes levels, and stops the set if that was asked for and nothing is left.
     fn settle(&mut self, ctx: &mut Context<Self>, wakes: Wakes) {
+        #[cfg(any(test, feature = "testkit"))]
+        self.audit_turn();
         self.arm_timer(ctx);
         self.shared.set_coldest(self.engine.coldest());
         self.shared.set_idle(self.engine.idle_objects());
@@ -318,6 +320,16 @@ impl ObjectSetActor {
         }
         if !self.stoppers.is_empty() {
             self.try_stop(ctx);
+        }
+    }
+
+    /// Fails the set if its books are wrong, where tests want that.
+    #[cfg(any(test, feature = "testkit"))]
+    fn audit_turn(&mut self) {
+        let is_wanted = &self.shared.common.audits_each_turn;
+        if is_wanted.load(std::sync::atomic::Ordering::Relaxed) {
+            let audit = self.engine.audit();
+            assert!(audit.is_ok(), "{audit:?}");
         }
     }
 

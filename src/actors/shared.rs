@@ -50,6 +50,9 @@ pub(crate) struct Common {
     nothing_to_trim: AtomicBool,
     /// Room that the trimmer could not free, which must come from dirty bytes being stored.
     pub(crate) room_short: AtomicU64,
+    /// Whether sets recount themselves after every turn, for tests.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) audits_each_turn: AtomicBool,
 }
 
 impl Common {
@@ -72,6 +75,8 @@ impl Common {
             trimmer_is_woken: AtomicBool::new(false),
             nothing_to_trim: AtomicBool::new(false),
             room_short: AtomicU64::new(0),
+            #[cfg(any(test, feature = "testkit"))]
+            audits_each_turn: AtomicBool::new(false),
         }
     }
 

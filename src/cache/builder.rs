@@ -21,6 +21,8 @@ pub struct CacheBuilder {
     config: CacheConfig,
     clock: Arc<dyn Clock>,
     arbiters: Vec<ArbiterHandle>,
+    #[cfg(any(test, feature = "testkit"))]
+    audits_each_turn: bool,
 }
 
 impl CacheBuilder {
@@ -30,6 +32,8 @@ impl CacheBuilder {
             config: CacheConfig::default(),
             clock: Arc::new(SystemClock::new()),
             arbiters: Vec::new(),
+            #[cfg(any(test, feature = "testkit"))]
+            audits_each_turn: false,
         }
     }
 
@@ -55,6 +59,14 @@ impl CacheBuilder {
         self
     }
 
+    /// Sets recount themselves after every turn of their actors, and fail when their books are wrong. Slow: for tests.
+    #[cfg(any(test, feature = "testkit"))]
+    #[must_use]
+    pub const fn audit_each_turn(mut self) -> Self {
+        self.audits_each_turn = true;
+        self
+    }
+
     /// Starts the cache. Works in a tokio program, in an actix program, and without a runtime; blocks for as long as
     /// it takes to start a thread.
     ///
@@ -64,6 +76,10 @@ impl CacheBuilder {
     pub fn start(self) -> Result<Cache, CacheError> {
         let limits = Limits::try_from(&self.config)?;
         let common = Arc::new(Common::new(self.backend, self.clock, limits));
+        #[cfg(any(test, feature = "testkit"))]
+        common
+            .audits_each_turn
+            .store(self.audits_each_turn, std::sync::atomic::Ordering::Relaxed);
         let directory = Arc::new(Directory::default());
         let (system, arbiters) = if self.arbiters.is_empty() {
             let (system, arbiters) = start_threads(limits.arbiters)?;

@@ -1,13 +1,11 @@
 //! A run in eight bytes: two runs that did the same have the same digest.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-
-use twox_hash::XxHash3_64;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A running hash of everything that happened.
 #[derive(Clone, Default)]
-pub(crate) struct Digest(XxHash3_64);
+pub(crate) struct Digest(DefaultHasher);
 
 impl Digest {
     pub(crate) fn note(&mut self, what: impl Hash) {

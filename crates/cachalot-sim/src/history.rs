@@ -195,6 +195,22 @@ impl History {
         Ok(())
     }
 
+    /// Checks the bytes that a read of a snapshot gave, which was taken in this time span.
+    pub(crate) fn check_snapshot(
+        &self,
+        part: Part,
+        bytes: &[u8],
+        taken: (Tick, Tick),
+    ) -> Result<(), String> {
+        for (number, bytes) in part.numbers().zip(bytes.chunks_exact(self.space.unit as usize)) {
+            let is_of = |stamp| pattern::is_of(bytes, stamp, number);
+            if self.sectors[number as usize].find(taken, is_of).is_none() {
+                return Err(self.explain("a read of a snapshot returned", number, bytes, taken));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that of each write that is seen in an extent nothing older is seen beside it.
     fn check_whole(&self, part: Part, seen: &[Option<usize>]) -> Result<(), String> {
         for extent in self.space.extents(part, 0) {

@@ -188,6 +188,12 @@ impl Oracle {
             .collect()
     }
 
+    /// The bytes of a write, if it is one of this set.
+    pub(crate) fn pieces_of(&self, set: usize, write: &BackendWrite) -> Vec<(usize, Vec<u8>)> {
+        let pieces = self.pieces(write).filter(|write| write.set == set);
+        pieces.map(|write| write.pieces).unwrap_or_default()
+    }
+
     /// A write takes effect in the store.
     pub(crate) fn write_lands(&mut self, write: &BackendWrite) {
         let now = self.tick();

@@ -223,9 +223,9 @@ impl Draw {
     }
 
     fn set(&mut self, number: usize, snapshots: bool) -> SetPlan {
-        let unit = self.pick(&[1, 3, 16, 100, 512, 512, 4096, 4096]);
+        let unit = self.pick(&[1_u32, 3, 16, 100, 512, 512, 4096, 4096]);
         let sectors_max = (1_500_000 / unit).min(1024);
-        let sectors = self.dice.random_range(16..=sectors_max);
+        let sectors: u32 = self.dice.random_range(16..=sectors_max);
         let ways = [Ways::Plain, Ways::Discards, Ways::Purges, Ways::Truncations, Ways::Snapshots];
         let ways = self.pick(if snapshots { &ways } else { &ways[..4] });
         let is_file = ways == Ways::Truncations || self.one_in(2, 1);
@@ -429,6 +429,7 @@ impl Draw {
     }
 
     fn faults(&mut self) -> FaultPlan {
+        let delay_max = Duration::from_millis(self.pick(&[1, 20, 200, 3000]));
         let mut likelihood = |max: f64| {
             if self.dice.random_range(0..3) == 0 {
                 0.0
@@ -441,7 +442,7 @@ impl Draw {
             lose_reply: likelihood(0.2),
             never_reply: likelihood(0.05),
             delay: likelihood(1.0),
-            delay_max: Duration::from_millis(self.pick(&[1, 20, 200, 3000])),
+            delay_max,
             double: likelihood(0.3),
             partial_store: likelihood(0.2),
             short_read: likelihood(1.0),

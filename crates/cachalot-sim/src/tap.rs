@@ -41,6 +41,13 @@ struct UnderWay {
     shared: Arc<Shared>,
 }
 
+impl UnderWay {
+    /// It was answered.
+    fn end(mut self) {
+        self.write = None;
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let write = self.write.take();
@@ -129,7 +136,7 @@ impl Decorator for Outer {
             return operation.start(&*self.inner);
         };
         let number = self.shared.oracle.lock().write_begins(write);
-        let mut under_way = UnderWay {
+        let under_way = UnderWay {
             number,
             write: Some(write.clone()),
             shared: self.shared.clone(),
@@ -137,7 +144,7 @@ impl Decorator for Outer {
         let writing = operation.start(&*self.inner);
         async move {
             let answer = writing.await;
-            under_way.write = None;
+            under_way.end();
             answer
         }
         .boxed()

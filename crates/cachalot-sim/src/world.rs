@@ -1,0 +1,445 @@
+//! A run: the cache, its store, its callers, and who watches over them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Arbiter;
+use bytes::Bytes;
+use cachalot::backend::{
+    Backend, BackendWrite, FaultControl, FaultPlan, FaultyBackend, MemoryBackend, StoreCondition,
+    WriteRun,
+};
+use cachalot::{
+    Cache, CacheError, Clock, Gauges, Moment, ObjectSet, ReadRequest, SetOptions, SnapContext,
+    Timestamp, Truncation,
+};
+use futures::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::Outcome;
+use crate::clock::{VirtualClock, delay, pause};
+use crate::history::{History, Tick};
+use crate::oracle::Oracle;
+use crate::pattern;
+use crate::plan::{Plan, SetPlan};
+use crate::space::{Part, Spread};
+use crate::tap::{Inner, Outer};
+
+/// How often the watch looks.
+const WATCH: Duration = Duration::from_millis(500);
+/// The longest delay that a store plays.
+const DELAY_MAX: Duration = Duration::from_secs(3);
+
+/// A snapshot: what was acknowledged before `from` is in it, what was asked for after `to` is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Snap {
+    pub(crate) id: u64,
+    pub(crate) from: Tick,
+    pub(crate) to: Tick,
+}
+
+/// A set as its callers see it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) handle: ObjectSet,
+    pub(crate) truncation: Truncation,
+    pub(crate) context: SnapContext,
+    pub(crate) snaps: Vec<Snap>,
+    /// Somebody does to it what only one may do at a time.
+    pub(crate) is_busy: bool,
+}
+
+/// See the [module](self).
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) cache: Cache,
+    pub(crate) control: FaultControl,
+    pub(crate) store: Arc<dyn Backend>,
+    pub(crate) outer: Arc<Outer>,
+    pub(crate) slots: RefCell<Vec<Slot>>,
+    pub(crate) last_journal_tid: Cell<u64>,
+    oracle: Arc<Mutex<Oracle>>,
+    clock: Arc<VirtualClock>,
+    pending: RefCell<BTreeMap<u32, (String, Moment)>>,
+    operations: Cell<u64>,
+    calm_since: Cell<Option<Moment>>,
+    /// Since when the limits hold strictly: not while they were just lowered.
+    is_strict: Cell<(bool, bool)>,
+    longest_timeout: Cell<Duration>,
+}
+
+pub(crate) async fn play(plan: Plan, is_logged: bool) -> Outcome {
+    let world = Rc::new(World::start(plan, is_logged).await);
+    world.live().await;
+    let oracle = world.oracle();
+    Outcome {
+        digest: oracle.digest.value(),
+        failure: oracle.failure.clone(),
+        operations: world.operations.get(),
+        time: world.now().since(Moment::default()),
+        log: oracle.log.clone().unwrap_or_default(),
+    }
+}
+
+impl World {
+    async fn start(plan: Plan, is_logged: bool) -> Self {
+        let memory = Arc::new(
+            MemoryBackend::builder()
+                .capabilities(plan.capabilities)
+                .copy_on_write(plan.copy_on_write)
+                .build(),
+        );
+        let mut histories = Vec::new();
+        for set in &plan.sets {
+            let stored: Vec<_> = set.stored.iter().copied().zip(1..).collect();
+            for (part, stamp) in &stored {
+                fill(&memory, set, *part, *stamp);
+            }
+            histories.push(History::new(set.space.clone(), &stored));
+        }
+        let oracle = Arc::new(Mutex::new(Oracle::new(histories, is_logged)));
+        let store: Arc<dyn Backend> = Arc::new(Inner::new(memory, oracle.clone()));
+        let faulty = FaultyBackend::builder(store.clone(), plan.seed ^ 1)
+            .delayer(Arc::new(delay))
+            .build();
+        let control = faulty.control();
+        let outer = Arc::new(Outer::new(
+            (Arc::new(faulty), store.clone()),
+            oracle.clone(),
+            (plan.seed ^ 2, plan.late_stores),
+        ));
+        let clock = Arc::new(VirtualClock::new());
+        #[expect(clippy::expect_used, reason = "a plan's limits make sense")]
+        let cache = Cache::builder(outer.clone())
+            .config(plan.config.clone())
+            .clock(clock.clone())
+            .arbiters(vec![Arbiter::current()])
+            .audit_each_turn()
+            .start()
+            .expect("the cache starts");
+        let mut slots = Vec::new();
+        for set in &plan.sets {
+            let (truncation, context) = Default::default();
+            #[expect(clippy::expect_used, reason = "a plan's sets make sense")]
+            let handle = cache.open(options(set, truncation, &context)).await.expect("sets open");
+            slots.push(Slot {
+                handle,
+                truncation,
+                context,
+                snaps: Vec::new(),
+                is_busy: false,
+            });
+        }
+        Self {
+            longest_timeout: Cell::new(plan.config.backend_timeout + plan.config.retry_delay_max),
+            plan,
+            cache,
+            control,
+            store,
+            outer,
+            slots: RefCell::new(slots),
+            last_journal_tid: Cell::new(0),
+            oracle,
+            clock,
+            pending: RefCell::default(),
+            operations: Cell::new(0),
+            calm_since: Cell::new(None),
+            is_strict: Cell::new((true, true)),
+        }
+    }
+
+    pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock()
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.oracle().failure.is_some()
+    }
+
+    pub(crate) fn fail(&self, what: impl Into<String>) {
+        self.oracle().fail(what);
+    }
+
+    pub(crate) fn begin(&self, step: u32, what: String) {
+        self.operations.set(self.operations.get() + 1);
+        self.pending.borrow_mut().insert(step, (what, self.now()));
+    }
+
+    pub(crate) fn end(&self, step: u32) {
+        self.pending.borrow_mut().remove(&step);
+        self.check_limits();
+    }
+
+    /// Whether what began at `since` may fail for the store's faults.
+    pub(crate) fn may_fail(&self, since: Moment) -> bool {
+        let Some(calm) = self.calm_since.get() else {
+            return self.plan.is_faulty;
+        };
+        self.plan.is_faulty && since <= calm.after(self.patience())
+    }
+
+    /// How long anybody may have to wait once the store is well.
+    fn patience(&self) -> Duration {
+        self.longest_timeout.get() * 2 + DELAY_MAX * 2 + Duration::from_secs(10)
+    }
+
+    pub(crate) fn limits_changed(&self) {
+        let limits = self.cache.limits();
+        let timeout = limits.backend_timeout + limits.retry_delay_max;
+        self.longest_timeout.set(self.longest_timeout.get().max(timeout));
+        self.is_strict.set((false, false));
+        self.check_limits();
+    }
+
+    /// Limits hold to the byte: once what is held fits them, it never passes them again.
+    fn check_limits(&self) {
+        let (limits, stats) = (self.cache.limits(), self.cache.stats());
+        let (room, dirty) = self.is_strict.get();
+        let (holds_room, holds_dirty) = (
+            u64::try_from(stats.charged.room).unwrap_or(0) <= limits.max_bytes,
+            limits.is_write_through()
+                || u64::try_from(stats.charged.dirty).unwrap_or(0) <= limits.max_dirty_bytes,
+        );
+        // A request larger than a limit goes alone.
+        let largest = self.plan.sets.iter().map(|set| set.space.bytes() as u64).max().unwrap_or(0);
+        let may_pass = largest * 2 + (1 << 20) > limits.max_bytes;
+        let may_pass_dirty = largest > limits.max_dirty_bytes;
+        if room && !holds_room && !may_pass {
+            self.fail(format!("{:?} is charged, above max_bytes {}", stats.charged, limits.max_bytes));
+        }
+        if dirty && !holds_dirty && !may_pass_dirty {
+            self.fail(format!(
+                "{:?} is charged, above max_dirty_bytes {}",
+                stats.charged, limits.max_dirty_bytes
+            ));
+        }
+        self.is_strict.set((room || holds_room, dirty || holds_dirty));
+    }
+
+    /// The set's handle, open: somebody may have closed the set.
+    pub(crate) async fn reopen(&self, number: usize) {
+        let (truncation, context) = {
+            let slots = self.slots.borrow();
+            (slots[number].truncation, slots[number].context.clone())
+        };
+        let options = options(&self.plan.sets[number], truncation, &context);
+        match self.cache.open(options).await {
+            Ok(handle) => self.slots.borrow_mut()[number].handle = handle,
+            // It is open already, since before its context or truncation changed; or it is being closed.
+            Err(CacheError::AlreadyOpen { .. } | CacheError::Closed { .. }) => {}
+            Err(error) => self.fail(format!("reopening a set: {error}")),
+        }
+    }
+
+    // The run.
+
+    async fn live(self: &Rc<Self>) {
+        let mut tasks = Vec::new();
+        for steps in self.plan.callers.clone() {
+            tasks.push(actix::spawn(crate::caller::act(self.clone(), steps)));
+        }
+        let operator = actix::spawn(crate::caller::act(self.clone(), self.plan.operator.clone()));
+        while !operator.is_finished() && !self.has_failed() {
+            self.watch().await;
+        }
+        self.control.set_plan(FaultPlan::default());
+        self.control.set_condition(StoreCondition::Up);
+        self.calm_since.set(Some(self.now()));
+        self.oracle().note(|| "the store is well from now on".to_owned());
+        while tasks.iter().any(|task| !task.is_finished()) && !self.has_failed() {
+            self.watch().await;
+        }
+        if !self.has_failed() {
+            let end = actix::spawn({
+                let world = self.clone();
+                async move { world.finish().await }
+            });
+            while !end.is_finished() && !self.has_failed() {
+                self.watch().await;
+            }
+        }
+        for task in tasks {
+            task.abort();
+        }
+    }
+
+    /// Sees that nobody waits for ever, and that nothing is dirty for too long.
+    async fn watch(&self) {
+        pause(WATCH).await;
+        let Some(calm) = self.calm_since.get() else {
+            return;
+        };
+        let now = self.now();
+        let overdue = self.pending.borrow().iter().find_map(|(step, (what, since))| {
+            let waits = now.since(calm.max(*since));
+            (waits > self.patience()).then(|| format!("step {step}, {what}, is not answered after {waits:?}"))
+        });
+        if let Some(overdue) = overdue {
+            self.fail(overdue);
+        }
+        let limits = self.cache.limits();
+        let age_max = limits.max_dirty_age + self.patience();
+        if now.since(calm) > age_max {
+            for set in self.cache.dump().await.sets {
+                let buffers = set.objects.iter().flat_map(|object| &object.buffers);
+                let oldest = buffers.filter_map(|buffer| buffer.dirty_for_nanos).max().unwrap_or(0);
+                if Duration::from_nanos(oldest) > age_max {
+                    self.fail(format!("{} has had dirty bytes for {oldest} ns", set.set));
+                }
+            }
+        }
+    }
+
+    /// Flushes and compares everything, and ends the cache.
+    async fn finish(&self) {
+        self.begin(0, "the end".to_owned());
+        if self.plan.is_abandoned {
+            self.cache.abandon().await;
+            self.outer.forget_all();
+            self.oracle().is_abandoned = true;
+            pause(Duration::from_secs(60)).await;
+            self.check_nothing_left();
+            self.end(0);
+            return;
+        }
+        let asked = self.oracle().tick();
+        let since = self.now();
+        while let Err(error) = self.cache.flush_all().await {
+            if !self.may_fail(since) || self.now().since(since) > self.patience() {
+                return self.fail(format!("a flush fails though the store is well: {error}"));
+            }
+        }
+        for number in 0..self.plan.sets.len() {
+            self.oracle().check_stored(number, None, asked);
+        }
+        let verdict = self.oracle().check_journal();
+        self.oracle().judge(verdict);
+        self.compare_all().await;
+        let kept = self.cache.release_all().await;
+        if kept > 0 {
+            self.fail(format!("{kept} bytes stay after a flush and a release"));
+        }
+        let gauges = self.cache.stats().gauges;
+        if gauges != Gauges::default() {
+            self.fail(format!("after a release the gauges show {gauges:?}"));
+        }
+        self.compare_all().await;
+        if let Err(failure) = self.cache.audit().await {
+            self.fail(failure.to_string());
+        }
+        if let Err(error) = self.cache.close().await {
+            self.fail(format!("closing a clean cache: {error}"));
+        }
+        self.check_nothing_left();
+        self.end(0);
+    }
+
+    fn check_nothing_left(&self) {
+        let stats = self.cache.stats();
+        let is_empty = stats.gauges == Gauges::default()
+            && stats.charged == cachalot::Charge::default()
+            && stats.waiting_claims == 0
+            && stats.objects == 0
+            && stats.sets == 0;
+        if !is_empty {
+            self.fail(format!("a closed cache still holds {stats:?}"));
+        }
+    }
+
+    /// Reads every byte.
+    async fn compare_all(&self) {
+        for number in 0..self.plan.sets.len() {
+            self.reopen(number).await;
+            let space = &self.plan.sets[number].space;
+            let all = Part {
+                at: 0,
+                len: space.sectors,
+            };
+            for extent in space.extents(all, 0) {
+                for part in extent.parts {
+                    self.compare(number, part).await;
+                }
+            }
+        }
+    }
+
+    async fn compare(&self, number: usize, part: Part) {
+        let set = self.slots.borrow()[number].handle.clone();
+        let extents = self.plan.sets[number].space.extents(part, 0);
+        let request = ReadRequest {
+            extents: extents.into_iter().map(|extent| extent.extent).collect(),
+            ..ReadRequest::default()
+        };
+        let (asked, since) = (self.oracle().tick(), self.now());
+        let mut read = set.read(request.clone()).await;
+        while matches!(read, Err(CacheError::Read { .. })) && self.may_fail(since) {
+            pause(Duration::from_secs(1)).await;
+            if self.now().since(since) > self.patience() {
+                break;
+            }
+            read = set.read(request.clone()).await;
+        }
+        let bytes = match read {
+            Ok(bytes) => bytes.to_vec(),
+            Err(CacheError::NotFound { .. }) if self.plan.sets[number].not_found => {
+                vec![0; part.len as usize * self.plan.sets[number].space.unit as usize]
+            }
+            Err(error) => return self.fail(format!("a read of {part:?} at the end: {error}")),
+        };
+        let mut oracle = self.oracle();
+        let answered = oracle.tick();
+        let verdict = oracle.sets[number].check_read(part, &bytes, (asked, answered));
+        oracle.judge(verdict);
+    }
+}
+
+fn options(set: &SetPlan, truncation: Truncation, context: &SnapContext) -> SetOptions {
+    let options = SetOptions::new(set.space.name.as_str())
+        .truncation(truncation)
+        .snap_context(context.clone())
+        .missing(if set.not_found {
+            cachalot::Missing::NotFound
+        } else {
+            cachalot::Missing::Zeros
+        });
+    match set.space.spread {
+        Spread::File(layout) => options.layout(layout),
+        Spread::Objects { .. } => options.no_layout(),
+    }
+}
+
+/// Puts what the store holds at the start where it belongs.
+fn fill(store: &MemoryBackend, set: &SetPlan, part: Part, stamp: pattern::Stamp) {
+    for extent in set.space.extents(part, 0) {
+        let Some(object) = set.space.object_name(&extent.extent.object) else {
+            continue;
+        };
+        let mut offset = extent.extent.range.start();
+        for number in extent.parts.iter().flat_map(|part| part.numbers()) {
+            let mut bytes = Vec::new();
+            pattern::append(&mut bytes, stamp, number, set.space.unit as usize);
+            let len = bytes.len() as u64;
+            let write = BackendWrite {
+                object: object.clone(),
+                runs: vec![WriteRun {
+                    offset,
+                    buffers: vec![Bytes::from(bytes)],
+                    journal_tid: None,
+                }],
+                context: SnapContext::default(),
+                modified: Timestamp(0),
+                truncation: Truncation::default(),
+            };
+            let stored = store.write(write).now_or_never();
+            assert_eq!(stored, Some(Ok(())), "the store takes its first content");
+            offset += len;
+        }
+    }
+}
