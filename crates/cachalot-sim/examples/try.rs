@@ -14,7 +14,7 @@ fn main() {
             let o = cachalot_sim::run(&small, true);
             println!("{:#?}", small.sets);
             println!("{:?} {:?} cow {}", small.config, small.capabilities, small.copy_on_write);
-            for line in &o.log[o.log.len().saturating_sub(120)..] { println!("{line}"); }
+            let w = o.log.iter().position(|l| l.contains("WRONG")).unwrap_or(o.log.len()); for line in &o.log[w.saturating_sub(90)..w+1] { println!("{line}"); }
             println!("kept {kept:?}: {:?}", o.failure);
         }
         return;

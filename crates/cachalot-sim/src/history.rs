@@ -22,18 +22,9 @@ struct Entry {
     end: Tick,
 }
 
-/// What the store has of a sector.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stored {
-    Whole(Stamp),
-    /// Parts by several hands: a writeback may end within a sector.
-    Mixed,
-}
-
 #[derive(Clone, Debug)]
 struct Sector {
     entries: Vec<Entry>,
-    stored: Stored,
 }
 
 /// Sectors of which nothing certain is known for a while: they are being dropped.
@@ -90,7 +81,6 @@ impl History {
                 start: 0,
                 end: 0,
             }],
-            stored: Stored::Whole(NOBODY),
         };
         let mut history = Self {
             sectors: vec![blank; space.sectors as usize],
@@ -101,7 +91,6 @@ impl History {
         for (part, stamp) in stored {
             for number in part.numbers() {
                 let sector = &mut history.sectors[number as usize];
-                sector.stored = Stored::Whole(*stamp);
                 sector.entries[0].stamp = *stamp;
                 let mut bytes = Vec::new();
                 pattern::append(&mut bytes, *stamp, number, history.space.unit as usize);
@@ -267,57 +256,69 @@ impl History {
             .collect();
         format!(
             "{what} {is} in sector {number} of {}, asked at {asked}, answered at {answered}; the \
-             sector's last writes are {}; the store has {:?}",
+             sector's last writes are {}; the store has write {:?}",
             self.space.name,
             known.join(", "),
-            sector.stored
+            self.owner(number)
         )
     }
 
     // The store.
 
+    /// A sector's bytes in the store.
+    fn stored(&self, number: u32) -> &[u8] {
+        let unit = self.space.unit as usize;
+        let at = number as usize * unit;
+        &self.shadow[at..at + unit]
+    }
+
+    /// Who may have written a sector's bytes in the store, the newest of them; nobody known, if parts of it are by
+    /// several hands.
+    fn owner(&self, number: u32) -> Option<Stamp> {
+        let bytes = self.stored(number);
+        let mut entries = self.sectors[number as usize].entries.iter().rev();
+        entries.find(|entry| pattern::is_of(bytes, entry.stamp, number)).map(|entry| entry.stamp)
+    }
+
     /// Bytes of the line have reached the store.
     pub(crate) fn store(&mut self, line: usize, bytes: &[u8], now: Tick) -> Result<(), String> {
-        self.shadow[line..line + bytes.len()].copy_from_slice(bytes);
         let unit = self.space.unit as usize;
         let (first, last) = (line / unit, (line + bytes.len() - 1) / unit);
-        for number in first..=last {
+        let oldest: Vec<Option<Tick>> = (first..=last)
+            .map(|number| self.entries_of_stored(number as u32).map(|entry| entry.start).min())
+            .collect();
+        self.shadow[line..line + bytes.len()].copy_from_slice(bytes);
+        for (number, oldest) in (first..=last).zip(oldest) {
             let start = number * unit;
             let is_all = start >= line && start + unit <= line + bytes.len();
-            self.relabel(number as u32, is_all, now)?;
+            self.check_store(number as u32, is_all, (oldest, now))?;
         }
         Ok(())
     }
 
-    /// Finds out whose bytes the store has, and that they are no older than those that it had.
-    fn relabel(&mut self, number: u32, is_all: bool, now: Tick) -> Result<(), String> {
-        let unit = self.space.unit as usize;
-        let at = number as usize * unit;
-        let bytes = &self.shadow[at..at + unit];
-        let sector = &self.sectors[number as usize];
-        let is_of = |stamp| pattern::is_of(bytes, stamp, number);
-        let before = sector.stored;
-        let of_before = |entry: &&Entry| before == Stored::Whole(entry.stamp);
-        // An entry that was there before may have been replaced by what is there now, if it may have ended after the
-        // other began.
-        let oldest_before = sector.entries.iter().filter(of_before).map(|entry| entry.start).min();
-        let found = sector.entries.iter().rev().filter(|entry| is_of(entry.stamp));
-        let newest = found.max_by_key(|entry| entry.end).copied();
-        match newest {
-            Some(entry) => {
-                if oldest_before.is_some_and(|start| entry.end < start)
-                    && !self.is_loose(number, now, now)
-                {
-                    return Err(self.explain("the store went back to", number, bytes, (now, now)));
-                }
-                self.sectors[number as usize].stored = Stored::Whole(entry.stamp);
+    /// Those that may have written a sector's bytes in the store.
+    fn entries_of_stored(&self, number: u32) -> impl Iterator<Item = &Entry> {
+        let bytes = self.stored(number);
+        let entries = self.sectors[number as usize].entries.iter();
+        entries.filter(move |entry| pattern::is_of(bytes, entry.stamp, number))
+    }
+
+    /// Checks that somebody wrote what the store now has, and that it is no older than what it had.
+    fn check_store(
+        &self,
+        number: u32,
+        is_all: bool,
+        (oldest_before, now): (Option<Tick>, Tick),
+    ) -> Result<(), String> {
+        let newest = self.entries_of_stored(number).map(|entry| entry.end).max();
+        let what = match (newest, oldest_before) {
+            (Some(end), Some(start)) if end < start && !self.is_loose(number, now, now) => {
+                "the store went back to"
             }
-            None if is_all => {
-                return Err(self.explain("the store was given", number, bytes, (now, now)));
-            }
-            None => self.sectors[number as usize].stored = Stored::Mixed,
-        }
-        Ok(())
+            (None, _) if is_all => "the store was given",
+            _ => return Ok(()),
+        };
+        Err(self.explain(what, number, self.stored(number), (now, now)))
     }
 
     /// The store's bytes of a part have become zeros, by the application's own doing.
@@ -326,23 +327,19 @@ impl History {
         for number in part.numbers() {
             let at = number as usize * unit;
             self.shadow[at..at + unit].fill(0);
-            self.sectors[number as usize].stored = Stored::Whole(NOBODY);
         }
     }
 
     /// Checks that the store has all that was acknowledged before `asked`.
     pub(crate) fn check_stored(&self, part: Part, asked: Tick, now: Tick) -> Result<(), String> {
-        let unit = self.space.unit as usize;
         let loose = self.loose_in(part, asked, now);
         for number in part.numbers() {
-            let sector = &self.sectors[number as usize];
-            let is_good = match sector.stored {
-                Stored::Whole(stored) => sector.find((asked, OPEN), |stamp| stamp == stored).is_some(),
-                Stored::Mixed => sector.entries.iter().any(|entry| entry.end >= asked),
-            };
+            let (sector, bytes) = (&self.sectors[number as usize], self.stored(number));
+            let is_of = |stamp| pattern::is_of(bytes, stamp, number);
+            let is_mixed = || self.owner(number).is_none();
+            let is_good = sector.find((asked, OPEN), is_of).is_some()
+                || (is_mixed() && sector.entries.iter().any(|entry| entry.end >= asked));
             if !is_good && !is_in(&loose, number) {
-                let at = number as usize * unit;
-                let bytes = &self.shadow[at..at + unit];
                 return Err(self.explain("after a flush the store has", number, bytes, (asked, now)));
             }
         }
@@ -355,20 +352,13 @@ impl History {
         let Some(written) = sector.entries.iter().find(|entry| entry.stamp == stamp) else {
             return Ok(());
         };
-        let is_safe = match sector.stored {
-            Stored::Whole(stored) => sector
-                .entries
-                .iter()
-                .any(|entry| entry.stamp == stored && entry.end >= written.start),
-            Stored::Mixed => true,
-        };
+        let mut stored = self.entries_of_stored(number).peekable();
+        let is_safe = stored.peek().is_none() || stored.any(|entry| entry.end >= written.start);
         if is_safe || self.is_loose(number, written.start, now) {
             return Ok(());
         }
-        Err(format!(
-            "the journal was told that write {stamp} is stored in sector {number} of {}, where the store has {:?}",
-            self.space.name, sector.stored
-        ))
+        let what = format!("the journal was told that write {stamp} is stored, and the store has");
+        Err(self.explain(&what, number, self.stored(number), (now, now)))
     }
 
     // Dropping.
@@ -429,14 +419,15 @@ impl History {
         under_way: &[(usize, Vec<u8>)],
     ) {
         let mut returned: Vec<(u32, Stamp)> = Vec::new();
-        for (number, sector) in (0..).zip(&self.sectors) {
-            match sector.stored {
-                Stored::Whole(stamp) => returned.push((number, stamp)),
-                Stored::Mixed => self.loose.push(Loose {
+        for number in 0..self.space.sectors {
+            let before = returned.len();
+            returned.extend(self.entries_of_stored(number).map(|entry| (number, entry.stamp)));
+            if returned.len() == before {
+                self.loose.push(Loose {
                     part: Part { at: number, len: 1 },
                     start,
                     end: OPEN,
-                }),
+                });
             }
         }
         let unit = self.space.unit as usize;
@@ -464,12 +455,12 @@ impl History {
             }
         }
         self.loose[dropping.0].end = end;
+        returned.sort_unstable();
+        returned.dedup();
         for (number, stamp) in returned {
             let entries = &mut self.sectors[number as usize].entries;
-            let is_last = entries
-                .last()
-                .is_some_and(|entry| entry.stamp == stamp && entry.end < start);
-            if !is_last || entries.iter().any(|entry| entry.end >= start) {
+            // The only thing ever there needs no second mention.
+            if entries.len() > 1 || entries.iter().any(|entry| entry.stamp != stamp) {
                 entries.push(Entry { stamp, start, end });
             }
         }

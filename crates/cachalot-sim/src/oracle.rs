@@ -296,7 +296,7 @@ impl Oracle {
                 let numbers = extent.parts.iter().flat_map(|part| part.numbers());
                 let mut offset = extent.extent.range.start();
                 for number in numbers {
-                    if offset < common.end() && offset + unit > common.start() {
+                    if common.start() <= offset && offset + unit <= common.end() {
                         history.check_committed(number, stamp, now)?;
                     }
                     offset += unit;

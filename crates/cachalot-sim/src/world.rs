@@ -304,7 +304,7 @@ impl World {
             self.cache.abandon().await;
             self.outer.forget_all();
             self.oracle().is_abandoned = true;
-            pause(Duration::from_secs(60)).await;
+            pause(DELAY_MAX * 2).await;
             self.check_nothing_left();
             self.end(0);
             return;
@@ -316,12 +316,14 @@ impl World {
                 return self.fail(format!("a flush fails though the store is well: {error}"));
             }
         }
+        self.begin(0, "the comparison at the end".to_owned());
         for number in 0..self.plan.sets.len() {
             self.oracle().check_stored(number, None, asked);
         }
         let verdict = self.oracle().check_journal();
         self.oracle().judge(verdict);
         self.compare_all().await;
+        self.begin(0, "the release at the end".to_owned());
         let kept = self.cache.release_all().await;
         if kept > 0 {
             self.fail(format!("{kept} bytes stay after a flush and a release"));
@@ -330,7 +332,9 @@ impl World {
         if gauges != Gauges::default() {
             self.fail(format!("after a release the gauges show {gauges:?}"));
         }
+        self.begin(0, "the second comparison at the end".to_owned());
         self.compare_all().await;
+        self.begin(0, "closing".to_owned());
         if let Err(failure) = self.cache.audit().await {
             self.fail(failure.to_string());
         }
@@ -378,6 +382,7 @@ impl World {
             ..ReadRequest::default()
         };
         let (asked, since) = (self.oracle().tick(), self.now());
+        self.oracle().note(|| format!("comparing {part:?} of set {number}"));
         let mut read = set.read(request.clone()).await;
         while matches!(read, Err(CacheError::Read { .. })) && self.may_fail(since) {
             pause(Duration::from_secs(1)).await;
