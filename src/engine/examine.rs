@@ -83,10 +83,10 @@ impl<S: Shelf> SetEngine<S> {
         self.options.shape.missing == Missing::NotFound
             && self.is_not_found(object)
             && self.objects.get(object).is_some_and(|object| {
-                object.windows.values().all(|window| {
-                    self.look(*window, Window::is_zero_or_fetching)
-                        .unwrap_or(true)
-                })
+                object
+                    .windows
+                    .values()
+                    .all(|window| self.look(*window, Window::holds_nothing).unwrap_or(true))
             })
     }
 

@@ -166,7 +166,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         let windows: Vec<usize> = known.windows.values().copied().collect();
         let all_zero = windows.iter().all(|window| {
-            self.look(*window, super::window::Window::is_zero_or_fetching)
+            self.look(*window, super::window::Window::holds_nothing)
                 .unwrap_or(true)
         });
         if !all_zero {
@@ -174,7 +174,7 @@ impl<S: Shelf> SetEngine<S> {
         }
         for window in windows {
             self.edit(window, |window| {
-                window.remove(Span::ALL, What::ZeroOrFetching)
+                window.remove(Span::ALL, What::HoldsNothing)
             });
             self.close_window_if_idle(window);
         }

@@ -15,6 +15,7 @@ use crate::volume::VolumeName;
 const EXAMPLES: &str = "\
 Examples:
   cachalot bench                                     the cache beside the bare store, in 20 s
+  cachalot simulate --seconds 60                     whole caches over failing stores, with fresh seeds
   cachalot volume create file:/srv/store disk --size 10GiB
   cachalot import disk.img file:/srv/store disk2     a file into a new volume; holes stay holes
   cachalot export file:/srv/store disk2 copy.img     and out again
@@ -58,6 +59,34 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Measure the cache beside the bare store.
     Bench(BenchArgs),
+    /// Search for faults of the cache: whole caches in virtual time over failing stores, every byte checked.
+    Simulate(SimulateArgs),
+}
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Run this seed alone, or from this one on with --runs or --seconds; drawn from the time of day unless given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Run so many seeds.
+    #[arg(long)]
+    pub(crate) runs: Option<u64>,
+    /// Run seeds for so long; 10 where nothing else is said.
+    #[arg(long)]
+    pub(crate) seconds: Option<u64>,
+    /// On so many threads; one for each processor unless given.
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+    /// Operations in a run. A seed does the same only with the same number.
+    #[arg(long, default_value_t = 500)]
+    pub(crate) steps: u32,
+    /// Of a single run, take only these steps, as a failure's report lists them.
+    #[arg(long, value_delimiter = ',', requires = "seed")]
+    pub(crate) only: Option<Vec<u32>>,
+    /// Of a single run, print everything that happens.
+    #[arg(long, requires = "seed")]
+    pub(crate) log: bool,
 }
 
 #[derive(Debug, Subcommand)]

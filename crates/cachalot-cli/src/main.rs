@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod error;
 mod output;
+mod simulate;
 mod store;
 mod striped;
 mod transfer;
@@ -77,6 +78,9 @@ async fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Export(args) => Box::pin(transfer::export(args)).await,
         Command::Ls(args) => Box::pin(commands::ls(args)).await,
         Command::Bench(args) => Box::pin(bench::bench(args)).await,
+        Command::Simulate(args) => tokio::task::spawn_blocking(move || simulate::simulate(&args))
+            .await
+            .unwrap_or_else(|_| Err(CliError::Failed("the simulation panicked".to_owned()))),
     }
 }
 

@@ -5,6 +5,8 @@
 //! return whatever no later span replaced before the read was asked for, and nothing that was asked for after its
 //! answer. What was once read has taken effect by then.
 
+mod dropping;
+
 use crate::pattern::{self, NOBODY, Stamp};
 use crate::space::{Part, Space};
 
@@ -45,10 +47,6 @@ pub(crate) struct History {
     loose: Vec<Loose>,
 }
 
-/// Names a dropping that is under way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Dropping(usize);
-
 impl Sector {
     /// The latest start of what had ended before `asked`: whatever ended before this has been replaced.
     fn floor(&self, asked: Tick) -> Tick {
@@ -57,18 +55,23 @@ impl Sector {
     }
 
     /// The newest entry that `bytes` may be of, for somebody who asked and was answered at these times.
-    fn find(&self, (asked, answered): (Tick, Tick), is_of: impl Fn(Stamp) -> bool) -> Option<usize> {
+    fn find(
+        &self,
+        (asked, answered): (Tick, Tick),
+        is_of: impl Fn(Stamp) -> bool,
+    ) -> Option<usize> {
         let floor = self.floor(asked);
-        self.entries.iter().rposition(|entry| {
-            entry.start < answered && entry.end >= floor && is_of(entry.stamp)
-        })
+        self.entries
+            .iter()
+            .rposition(|entry| entry.start < answered && entry.end >= floor && is_of(entry.stamp))
     }
 
     fn is_ambiguous(&self, found: usize, is_of: impl Fn(Stamp) -> bool) -> bool {
         let stamp = self.entries[found].stamp;
-        self.entries.iter().enumerate().any(|(other, entry)| {
-            other != found && (entry.stamp == stamp || is_of(entry.stamp))
-        })
+        self.entries
+            .iter()
+            .enumerate()
+            .any(|(other, entry)| other != found && (entry.stamp == stamp || is_of(entry.stamp)))
     }
 }
 
@@ -191,9 +194,19 @@ impl History {
         bytes: &[u8],
         taken: (Tick, Tick),
     ) -> Result<(), String> {
-        for (number, bytes) in part.numbers().zip(bytes.chunks_exact(self.space.unit as usize)) {
+        let (from, to) = taken;
+        for (number, bytes) in part
+            .numbers()
+            .zip(bytes.chunks_exact(self.space.unit as usize))
+        {
             let is_of = |stamp| pattern::is_of(bytes, stamp, number);
-            if self.sectors[number as usize].find(taken, is_of).is_none() {
+            let sector = &self.sectors[number as usize];
+            // What was written while the snapshot was taken may be in it or not, and may have come in late.
+            let is_disputed = sector
+                .entries
+                .iter()
+                .any(|entry| entry.start < to && entry.end > from);
+            if !is_disputed && sector.find(taken, is_of).is_none() {
                 return Err(self.explain("a read of a snapshot returned", number, bytes, taken));
             }
         }
@@ -236,14 +249,25 @@ impl History {
         Ok(())
     }
 
-    fn explain(&self, what: &str, number: u32, bytes: &[u8], (asked, answered): (Tick, Tick)) -> String {
+    fn explain(
+        &self,
+        what: &str,
+        number: u32,
+        bytes: &[u8],
+        (asked, answered): (Tick, Tick),
+    ) -> String {
         let sector = &self.sectors[number as usize];
         let named = sector
             .entries
             .iter()
             .rfind(|entry| pattern::is_of(bytes, entry.stamp, number));
         let is = match named {
-            Some(entry) => format!("write {} of {}..{}", entry.stamp, entry.start, tick(entry.end)),
+            Some(entry) => format!(
+                "write {} of {}..{}",
+                entry.stamp,
+                entry.start,
+                tick(entry.end)
+            ),
             None if pattern::is_of(bytes, NOBODY, number) => "zeros".to_owned(),
             None => "bytes that nobody wrote there".to_owned(),
         };
@@ -277,7 +301,9 @@ impl History {
     fn owner(&self, number: u32) -> Option<Stamp> {
         let bytes = self.stored(number);
         let mut entries = self.sectors[number as usize].entries.iter().rev();
-        entries.find(|entry| pattern::is_of(bytes, entry.stamp, number)).map(|entry| entry.stamp)
+        entries
+            .find(|entry| pattern::is_of(bytes, entry.stamp, number))
+            .map(|entry| entry.stamp)
     }
 
     /// Bytes of the line have reached the store.
@@ -285,7 +311,11 @@ impl History {
         let unit = self.space.unit as usize;
         let (first, last) = (line / unit, (line + bytes.len() - 1) / unit);
         let oldest: Vec<Option<Tick>> = (first..=last)
-            .map(|number| self.entries_of_stored(number as u32).map(|entry| entry.start).min())
+            .map(|number| {
+                self.entries_of_stored(number as u32)
+                    .map(|entry| entry.start)
+                    .min()
+            })
             .collect();
         self.shadow[line..line + bytes.len()].copy_from_slice(bytes);
         for (number, oldest) in (first..=last).zip(oldest) {
@@ -340,14 +370,24 @@ impl History {
             let is_good = sector.find((asked, OPEN), is_of).is_some()
                 || (is_mixed() && sector.entries.iter().any(|entry| entry.end >= asked));
             if !is_good && !is_in(&loose, number) {
-                return Err(self.explain("after a flush the store has", number, bytes, (asked, now)));
+                return Err(self.explain(
+                    "after a flush the store has",
+                    number,
+                    bytes,
+                    (asked, now),
+                ));
             }
         }
         Ok(())
     }
 
     /// Checks that the store's bytes of sectors are those of `stamp`, or newer.
-    pub(crate) fn check_committed(&self, number: u32, stamp: Stamp, now: Tick) -> Result<(), String> {
+    pub(crate) fn check_committed(
+        &self,
+        number: u32,
+        stamp: Stamp,
+        now: Tick,
+    ) -> Result<(), String> {
         let sector = &self.sectors[number as usize];
         let Some(written) = sector.entries.iter().find(|entry| entry.stamp == stamp) else {
             return Ok(());
@@ -359,111 +399,6 @@ impl History {
         }
         let what = format!("the journal was told that write {stamp} is stored, and the store has");
         Err(self.explain(&what, number, self.stored(number), (now, now)))
-    }
-
-    // Dropping.
-
-    /// Begins to make parts zeros, in the cache and in the store: while that is under way nothing is certain.
-    pub(crate) fn begin_zero(&mut self, parts: &[Part], start: Tick) -> Dropping {
-        let first = self.loose.len();
-        for part in parts {
-            for number in part.numbers() {
-                self.sectors[number as usize].entries.push(Entry {
-                    stamp: NOBODY,
-                    start,
-                    end: OPEN,
-                });
-            }
-            self.loose.push(Loose {
-                part: *part,
-                start,
-                end: OPEN,
-            });
-        }
-        Dropping(first)
-    }
-
-    /// Ends it. The same parts must be given.
-    pub(crate) fn end_zero(&mut self, parts: &[Part], dropping: Dropping, start: Tick, end: Tick) {
-        for (part, loose) in parts.iter().zip(self.loose.iter_mut().skip(dropping.0)) {
-            loose.end = end;
-            for number in part.numbers() {
-                let entries = &mut self.sectors[number as usize].entries;
-                let own = |entry: &&mut Entry| entry.stamp == NOBODY && entry.start == start;
-                if let Some(entry) = entries.iter_mut().find(own) {
-                    entry.end = end;
-                }
-            }
-        }
-    }
-
-    /// Begins to drop everything unwritten.
-    pub(crate) fn begin_purge(&mut self, start: Tick) -> Dropping {
-        let part = Part {
-            at: 0,
-            len: self.space.sectors,
-        };
-        self.loose.push(Loose {
-            part,
-            start,
-            end: OPEN,
-        });
-        Dropping(self.loose.len() - 1)
-    }
-
-    /// Ends it: what the set holds is what the store has, or what is on its way there.
-    pub(crate) fn end_purge(
-        &mut self,
-        dropping: Dropping,
-        (start, end): (Tick, Tick),
-        under_way: &[(usize, Vec<u8>)],
-    ) {
-        let mut returned: Vec<(u32, Stamp)> = Vec::new();
-        for number in 0..self.space.sectors {
-            let before = returned.len();
-            returned.extend(self.entries_of_stored(number).map(|entry| (number, entry.stamp)));
-            if returned.len() == before {
-                self.loose.push(Loose {
-                    part: Part { at: number, len: 1 },
-                    start,
-                    end: OPEN,
-                });
-            }
-        }
-        let unit = self.space.unit as usize;
-        for (line, bytes) in under_way {
-            let (first, last) = (line / unit, (line + bytes.len()).div_ceil(unit));
-            for number in first..last {
-                let at = number * unit;
-                let whole = at.checked_sub(*line).and_then(|at| bytes.get(at..at + unit));
-                let sector = &self.sectors[number];
-                let whose = whole.and_then(|bytes| {
-                    let mut entries = sector.entries.iter().rev();
-                    entries.find(|entry| pattern::is_of(bytes, entry.stamp, number as u32))
-                });
-                match whose {
-                    Some(entry) => returned.push((number as u32, entry.stamp)),
-                    None => self.loose.push(Loose {
-                        part: Part {
-                            at: number as u32,
-                            len: 1,
-                        },
-                        start,
-                        end: OPEN,
-                    }),
-                }
-            }
-        }
-        self.loose[dropping.0].end = end;
-        returned.sort_unstable();
-        returned.dedup();
-        for (number, stamp) in returned {
-            let entries = &mut self.sectors[number as usize].entries;
-            // The only thing ever there needs no second mention.
-            if entries.len() > 1 || entries.iter().any(|entry| entry.stamp != stamp) {
-                entries.push(Entry { stamp, start, end });
-            }
-        }
     }
 }
 

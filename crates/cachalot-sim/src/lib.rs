@@ -20,6 +20,7 @@
 #![expect(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
     reason = "a simulation that goes wrong in itself must stop, and its sizes are small"
 )]
 
@@ -63,19 +64,30 @@ pub struct Outcome {
 }
 
 /// Plays a plan. With `is_logged` the outcome tells all that happened.
+///
+/// # Panics
+/// Where no runtime of one thread can be made.
 #[must_use]
 pub fn run(plan: &Plan, is_logged: bool) -> Outcome {
     let plan = plan.clone();
     let play = move || {
         let runtime = || {
-            let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
-            #[expect(clippy::expect_used, reason = "without a thread's runtime there is no simulation")]
+            let runtime = Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build();
+            #[expect(
+                clippy::expect_used,
+                reason = "without a thread's runtime there is no simulation"
+            )]
             runtime.expect("a runtime of one thread can be built")
         };
         System::with_tokio_rt(runtime).block_on(world::play(plan, is_logged))
     };
     // A thread of its own, so that nothing that an earlier run left to its thread is met here.
-    let played = thread::Builder::new().name("simulation".to_owned()).spawn(play);
+    let played = thread::Builder::new()
+        .name("simulation".to_owned())
+        .spawn(play);
     let outcome = played.map(thread::JoinHandle::join);
     match outcome {
         Ok(Ok(outcome)) => outcome,

@@ -1,7 +1,6 @@
 //! The judge: what was done, what was answered, what reached the store, and whether that may be.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use cachalot::backend::{BackendWrite, JournalNotice};
 use cachalot::{ByteRange, JournalTid, ObjectName};
@@ -102,9 +101,7 @@ impl Oracle {
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
         let tick = self.tick;
         if let Some(log) = &mut self.log {
-            let mut line = format!("{tick:>7} ");
-            let _ = write!(line, "{}", what());
-            log.push(line);
+            log.push(format!("{tick:>7} {}", what()));
         }
     }
 
@@ -198,7 +195,11 @@ impl Oracle {
     pub(crate) fn write_lands(&mut self, write: &BackendWrite) {
         let now = self.tick();
         self.note(|| {
-            let runs: Vec<_> = write.runs.iter().map(|run| (run.offset, run.len_bytes())).collect();
+            let runs: Vec<_> = write
+                .runs
+                .iter()
+                .map(|run| (run.offset, run.len_bytes()))
+                .collect();
             format!("store: {} gets {runs:?}", write.object)
         });
         self.digest.note(("lands", now, write.len_bytes()));
@@ -206,7 +207,10 @@ impl Oracle {
             self.fail("a write reached the store after the cache was abandoned");
         }
         let Some(under_way) = self.pieces(write) else {
-            return self.fail(format!("{} was given bytes that nobody wrote", write.object));
+            return self.fail(format!(
+                "{} was given bytes that nobody wrote",
+                write.object
+            ));
         };
         let (seq, cut) = self.truncations[under_way.set];
         let unit = self.sets[under_way.set].space().unit as usize;
@@ -268,11 +272,15 @@ impl Oracle {
         now: Tick,
     ) -> Result<(), String> {
         let Some(entry) = self.journal.get_mut(&tid.0.get()) else {
-            return Err(format!("the journal was told of entry {tid:?}, which no write has"));
+            return Err(format!(
+                "the journal was told of entry {tid:?}, which no write has"
+            ));
         };
         let noticed = entry.noticed.entry(object.clone()).or_default();
         if noticed.iter().any(|before| before.overlaps(range)) {
-            return Err(format!("the journal was told twice of {range} of {object} of entry {tid:?}"));
+            return Err(format!(
+                "the journal was told twice of {range} of {object} of entry {tid:?}"
+            ));
         }
         noticed.push(range);
         let (set, mut left) = (entry.set, range.len());
@@ -287,7 +295,9 @@ impl Oracle {
             }
         }
         if left > 0 {
-            return Err(format!("the journal was told of {range} of {object}, which entry {tid:?} lacks"));
+            return Err(format!(
+                "the journal was told of {range} of {object}, which entry {tid:?} lacks"
+            ));
         }
         if is_stored {
             let history = &self.sets[set];
@@ -309,8 +319,17 @@ impl Oracle {
     /// Checks that the journal has heard of every byte of every acknowledged write.
     pub(crate) fn check_journal(&self) -> Result<(), String> {
         for (tid, entry) in &self.journal {
-            let noticed: u64 = entry.noticed.values().flatten().map(|range| range.len()).sum();
-            let written: u64 = entry.extents.iter().map(|(_, extent, _)| extent.extent.range.len()).sum();
+            let noticed: u64 = entry
+                .noticed
+                .values()
+                .flatten()
+                .map(|range| range.len())
+                .sum();
+            let written: u64 = entry
+                .extents
+                .iter()
+                .map(|(_, extent, _)| extent.extent.range.len())
+                .sum();
             if entry.is_acknowledged && noticed < written {
                 return Err(format!(
                     "the journal was told of {noticed} of the {written} bytes of entry {tid}, though all is stored"
@@ -342,9 +361,10 @@ struct Line {
 impl UnderWay {
     fn overlaps(&self, other: &Self) -> bool {
         self.pieces.iter().any(|(line, bytes)| {
-            other.pieces.iter().any(|(start, others)| {
-                *line < start + others.len() && *start < line + bytes.len()
-            })
+            other
+                .pieces
+                .iter()
+                .any(|(start, others)| *line < start + others.len() && *start < line + bytes.len())
         })
     }
 }

@@ -29,7 +29,8 @@ pub(crate) fn is_of(bytes: &[u8], stamp: Stamp, sector: u32) -> bool {
     let tag = tag(stamp, sector);
     let chunks = bytes.chunks_exact(8);
     let rest = chunks.remainder();
-    rest == tag.get(..rest.len()).unwrap_or_default() && chunks.into_iter().all(|chunk| chunk == tag)
+    rest == tag.get(..rest.len()).unwrap_or_default()
+        && chunks.into_iter().all(|chunk| chunk == tag)
 }
 
 #[cfg(test)]

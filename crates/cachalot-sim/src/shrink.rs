@@ -17,7 +17,10 @@ pub fn shrink(plan: &Plan, runs_max: u32) -> BTreeSet<u32> {
             let mut fewer = kept.clone();
             fewer.drain(at..(at + chunk).min(fewer.len()));
             runs += 1;
-            if run(&plan.only(&fewer.iter().copied().collect()), false).failure.is_some() {
+            if run(&plan.only(&fewer.iter().copied().collect()), false)
+                .failure
+                .is_some()
+            {
                 kept = fewer;
                 has_shrunk = true;
             } else {

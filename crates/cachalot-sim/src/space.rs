@@ -100,7 +100,11 @@ impl Space {
                             extent: ObjectExtent {
                                 object: ObjectKey::Number(run.object),
                                 range: run.range,
-                                places: run.places.iter().map(|place| later(*place, start)).collect(),
+                                places: run
+                                    .places
+                                    .iter()
+                                    .map(|place| later(*place, start))
+                                    .collect(),
                             },
                         }
                     })

@@ -119,7 +119,9 @@ impl Shared {
 
 impl fmt::Debug for Outer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outer").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Outer")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -169,7 +171,9 @@ impl Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Inner")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,9 +183,10 @@ impl Decorator for Inner {
     }
 
     fn operate(&self, operation: Operation) -> AnswerFuture {
-        let write = match &operation {
-            Operation::Write(write) => Some(write.clone()),
-            _ => None,
+        let write = if let Operation::Write(write) = &operation {
+            Some(write.clone())
+        } else {
+            None
         };
         let answer: Result<Answer, BackendError> = operation
             .start(&*self.inner)

@@ -124,7 +124,10 @@ impl World {
         for set in &plan.sets {
             let (truncation, context) = Default::default();
             #[expect(clippy::expect_used, reason = "a plan's sets make sense")]
-            let handle = cache.open(options(set, truncation, &context)).await.expect("sets open");
+            let handle = cache
+                .open(options(set, truncation, &context))
+                .await
+                .expect("sets open");
             slots.push(Slot {
                 handle,
                 truncation,
@@ -193,7 +196,8 @@ impl World {
     pub(crate) fn limits_changed(&self) {
         let limits = self.cache.limits();
         let timeout = limits.backend_timeout + limits.retry_delay_max;
-        self.longest_timeout.set(self.longest_timeout.get().max(timeout));
+        self.longest_timeout
+            .set(self.longest_timeout.get().max(timeout));
         self.is_strict.set((false, false));
         self.check_limits();
     }
@@ -208,11 +212,20 @@ impl World {
                 || u64::try_from(stats.charged.dirty).unwrap_or(0) <= limits.max_dirty_bytes,
         );
         // A request larger than a limit goes alone.
-        let largest = self.plan.sets.iter().map(|set| set.space.bytes() as u64).max().unwrap_or(0);
+        let largest = self
+            .plan
+            .sets
+            .iter()
+            .map(|set| set.space.bytes() as u64)
+            .max()
+            .unwrap_or(0);
         let may_pass = largest * 2 + (1 << 20) > limits.max_bytes;
         let may_pass_dirty = largest > limits.max_dirty_bytes;
         if room && !holds_room && !may_pass {
-            self.fail(format!("{:?} is charged, above max_bytes {}", stats.charged, limits.max_bytes));
+            self.fail(format!(
+                "{:?} is charged, above max_bytes {}",
+                stats.charged, limits.max_bytes
+            ));
         }
         if dirty && !holds_dirty && !may_pass_dirty {
             self.fail(format!(
@@ -220,7 +233,8 @@ impl World {
                 stats.charged, limits.max_dirty_bytes
             ));
         }
-        self.is_strict.set((room || holds_room, dirty || holds_dirty));
+        self.is_strict
+            .set((room || holds_room, dirty || holds_dirty));
     }
 
     /// The set's handle, open: somebody may have closed the set.
@@ -252,7 +266,8 @@ impl World {
         self.control.set_plan(FaultPlan::default());
         self.control.set_condition(StoreCondition::Up);
         self.calm_since.set(Some(self.now()));
-        self.oracle().note(|| "the store is well from now on".to_owned());
+        self.oracle()
+            .note(|| "the store is well from now on".to_owned());
         while tasks.iter().any(|task| !task.is_finished()) && !self.has_failed() {
             self.watch().await;
         }
@@ -277,10 +292,15 @@ impl World {
             return;
         };
         let now = self.now();
-        let overdue = self.pending.borrow().iter().find_map(|(step, (what, since))| {
-            let waits = now.since(calm.max(*since));
-            (waits > self.patience()).then(|| format!("step {step}, {what}, is not answered after {waits:?}"))
-        });
+        let overdue = self
+            .pending
+            .borrow()
+            .iter()
+            .find_map(|(step, (what, since))| {
+                let waits = now.since(calm.max(*since));
+                (waits > self.patience())
+                    .then(|| format!("step {step}, {what}, is not answered after {waits:?}"))
+            });
         if let Some(overdue) = overdue {
             self.fail(overdue);
         }
@@ -289,7 +309,10 @@ impl World {
         if now.since(calm) > age_max {
             for set in self.cache.dump().await.sets {
                 let buffers = set.objects.iter().flat_map(|object| &object.buffers);
-                let oldest = buffers.filter_map(|buffer| buffer.dirty_for_nanos).max().unwrap_or(0);
+                let oldest = buffers
+                    .filter_map(|buffer| buffer.dirty_for_nanos)
+                    .max()
+                    .unwrap_or(0);
                 if Duration::from_nanos(oldest) > age_max {
                     self.fail(format!("{} has had dirty bytes for {oldest} ns", set.set));
                 }
@@ -382,7 +405,8 @@ impl World {
             ..ReadRequest::default()
         };
         let (asked, since) = (self.oracle().tick(), self.now());
-        self.oracle().note(|| format!("comparing {part:?} of set {number}"));
+        self.oracle()
+            .note(|| format!("comparing {part:?} of set {number}"));
         let mut read = set.read(request.clone()).await;
         while matches!(read, Err(CacheError::Read { .. })) && self.may_fail(since) {
             pause(Duration::from_secs(1)).await;

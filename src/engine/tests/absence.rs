@@ -245,3 +245,20 @@ fn an_object_is_complete_until_bytes_of_the_store_go() {
     });
     assert_eq!(discarded, ((true, false), true));
 }
+
+///
+#[test]
+fn a_failed_fetch_does_not_hide_that_the_object_is_absent() {
+    let mut rig = reporting();
+    let first = rig.read(1, 3, 6);
+    let fetch = rig.only_fetch();
+    rig.end_fetch_with(fetch, Err(BackendError::Unavailable));
+    assert!(matches!(rig.read_error(first), CacheError::Read { .. }));
+    let second = rig.read(1, 4, 4);
+    rig.end_all_fetches();
+    let expected = CacheError::NotFound {
+        object: ObjectKey::Number(1),
+    };
+    assert_eq!(rig.read_error(second), expected);
+    assert!(rig.states(1).is_empty());
+}

@@ -38,8 +38,9 @@ pub(crate) enum What {
     Droppable,
     /// Known zeros.
     Zero,
-    /// Known zeros and fetches under way, as on the news that the object does not exist.
-    ZeroOrFetching,
+    /// What holds no bytes: known zeros, and fetches that are under way or failed. It goes on the news that the object
+    /// does not exist.
+    HoldsNothing,
 }
 
 impl What {
@@ -48,7 +49,10 @@ impl What {
             Self::All => true,
             Self::Droppable => state.is_droppable(),
             Self::Zero => matches!(state, ExtentState::Zero),
-            Self::ZeroOrFetching => matches!(state, ExtentState::Zero | ExtentState::Rx { .. }),
+            Self::HoldsNothing => matches!(
+                state,
+                ExtentState::Zero | ExtentState::Rx { .. } | ExtentState::Error(_)
+            ),
         }
     }
 }
@@ -90,10 +94,10 @@ impl Window {
     }
 
     /// Whether nothing but known zeros and fetches under way is here (rule R-09).
-    pub(crate) fn is_zero_or_fetching(&self) -> bool {
+    pub(crate) fn holds_nothing(&self) -> bool {
         self.extents
             .iter()
-            .all(|extent| What::ZeroOrFetching.takes(&extent.state))
+            .all(|extent| What::HoldsNothing.takes(&extent.state))
     }
 
     /// The extents that overlap `span`.

@@ -1,0 +1,130 @@
+//! `cachalot simulate`: searches for faults of the cache with fresh seeds, or plays one seed again.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use cachalot::{Clock, SystemClock};
+use cachalot_sim::{Found, Plan, Search, run, search, shrink};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use crate::cli::SimulateArgs;
+use crate::error::CliError;
+use crate::output;
+
+/// How many runs a failure is shrunk for.
+const SHRINK_RUNS: u32 = 500;
+/// How much of a shrunk run's history is shown.
+const LINES_SHOWN: usize = 60;
+
+pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), CliError> {
+    let is_single = args.seed.is_some() && args.runs.is_none() && args.seconds.is_none();
+    match args.seed {
+        Some(seed) if is_single => single(seed, args),
+        _ => many(args),
+    }
+}
+
+/// Plays one seed, and shrinks it if it fails.
+fn single(seed: u64, args: &SimulateArgs) -> Result<(), CliError> {
+    let mut plan = Plan::draw(seed, args.steps);
+    if let Some(only) = &args.only {
+        plan = plan.only(&only.iter().copied().collect());
+    }
+    let outcome = run(&plan, args.log);
+    for line in &outcome.log {
+        output::print(&format!(
+            "{line}
+"
+        ))?;
+    }
+    output::print(&format!(
+        "seed {seed}: {} operations in {:?} of virtual time, digest {:016x}\n",
+        outcome.operations, outcome.time, outcome.digest
+    ))?;
+    match outcome.failure {
+        None => Ok(()),
+        Some(_) if args.only.is_some() => Err(failed(outcome.failure)),
+        Some(_) => Err(explain(&plan, args.steps)),
+    }
+}
+
+fn many(args: &SimulateArgs) -> Result<(), CliError> {
+    let first_seed = args
+        .seed
+        .unwrap_or_else(|| SystemClock::new().timestamp().0);
+    let otherwise = if args.runs.is_some() {
+        u64::MAX / 2_000_000_000
+    } else {
+        10
+    };
+    let what = Search {
+        first_seed,
+        runs: args.runs.unwrap_or(u64::MAX),
+        time: Duration::from_secs(args.seconds.unwrap_or(otherwise)),
+        jobs: args
+            .jobs
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
+        steps: args.steps,
+    };
+    output::print(&format!(
+        "seeds from {first_seed} on, {} operations each\n",
+        args.steps
+    ))?;
+    let clock = SystemClock::new();
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{elapsed_precise} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    let (progress, found) = search(what, |progress| {
+        bar.set_message(format!(
+            "{} runs, {} operations",
+            HumanCount(progress.runs),
+            HumanCount(progress.operations)
+        ));
+        bar.tick();
+    });
+    let seconds = clock.now().as_nanos() / 1_000_000_000;
+    bar.finish_and_clear();
+    output::print(&format!(
+        "{} runs, {} operations, {} s of virtual time in {seconds} s, digest {:016x}\n",
+        HumanCount(progress.runs),
+        HumanCount(progress.operations),
+        HumanCount(progress.time.as_secs()),
+        progress.digest
+    ))?;
+    match found {
+        None => Ok(()),
+        Some(Found { plan, .. }) => Err(explain(&plan, args.steps)),
+    }
+}
+
+/// Shrinks a run that fails, and shows what is left of it.
+fn explain(plan: &Plan, steps: u32) -> CliError {
+    output::note(&format!(
+        "seed {} fails; leaving out what it does not need",
+        plan.seed
+    ));
+    let kept: BTreeSet<u32> = shrink(plan, SHRINK_RUNS);
+    let outcome = run(&plan.only(&kept), true);
+    let end = outcome.log.iter().position(|line| line.contains("WRONG"));
+    let end = end.map_or(outcome.log.len(), |end| end + 1);
+    let shown = outcome.log.iter().take(end);
+    for line in shown.skip(end.saturating_sub(LINES_SHOWN)) {
+        output::note(line);
+    }
+    let list: Vec<String> = kept.iter().map(u32::to_string).collect();
+    output::note(&format!(
+        "to replay all of it: cachalot simulate --seed {} --steps {steps}",
+        plan.seed
+    ));
+    output::note(&format!(
+        "to replay what is left: cachalot simulate --seed {} --steps {steps} --log --only {}",
+        plan.seed,
+        list.join(",")
+    ));
+    failed(outcome.failure)
+}
+
+fn failed(failure: Option<String>) -> CliError {
+    CliError::Failed(failure.unwrap_or_else(|| "the run fails only as a whole".to_owned()))
+}
