@@ -4,6 +4,7 @@
 #
 #   scripts/faults.sh                   every fault; an hour or less
 #   scripts/faults.sh --only NAME       those whose names fit the pattern NAME; may be given several times
+#   scripts/faults.sh --area NAME       those of tests/faults/NAME.txt; may be given several times
 #   scripts/faults.sh --from NAME       that one and those behind it
 #   scripts/faults.sh --list            their names, and what each breaks
 #   scripts/faults.sh --check           only whether each still finds its text exactly once
@@ -13,13 +14,16 @@
 # CACHALOT_FAULTS_TARGET names a directory in which builds are kept for the next time, CACHALOT_FAULTS_TIMEOUT the
 # seconds after which a suite hangs (240). The checkout is only read; the copy is in a directory that goes in the end.
 set -euo pipefail
+# Read whole before it starts, so that it may be edited while it runs.
+{
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
-only=() from="" mode=run report="" baseline=yes
+only=() in_areas=() from="" mode=run report="" baseline=yes
 while [ $# -gt 0 ]; do
     case "$1" in
     --only) only+=("${2:?--only needs a name}") && shift 2 ;;
+    --area) in_areas+=("${2:?--area needs a name}") && shift 2 ;;
     --from) from="${2:?--from needs a name}" && shift 2 ;;
     --report) report="$(realpath "${2:?--report needs a file}")" && shift 2 ;;
     --list) mode=list && shift ;;
@@ -71,6 +75,7 @@ is_chosen() {
         [ "$1" = "$from" ] && from=""
         [ -z "$from" ] || return 1
     fi
+    [ ${#in_areas[@]} -eq 0 ] || [[ " ${in_areas[*]} " == *" $2 "* ]] || return 1
     [ ${#only[@]} -gt 0 ] || return 0
     for pattern in "${only[@]}"; do
         # shellcheck disable=SC2053 # it is a pattern
@@ -80,7 +85,7 @@ is_chosen() {
 }
 chosen=()
 for i in "${!names[@]}"; do
-    if is_chosen "${names[i]}"; then
+    if is_chosen "${names[i]}" "${areas[i]}"; then
         chosen+=("$i")
     fi
 done
@@ -154,7 +159,7 @@ run_suite() {
     done
     failed="$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$place/log" | head -n 1)"
     kill "$pid" 2>/dev/null || true
-    wait "$pid" || status=$?
+    wait "$pid" 2>/dev/null || status=$?
     pid=""
     if [ -n "$failed" ]; then
         verdict=killed by="${failed% - should panic}"
@@ -215,4 +220,6 @@ done
 summary+="| all | $caught | $all |"
 printf '%s\n' "$summary"
 [ -z "$report" ] || printf '%s\n' "$summary" >>"$report"
-[ "$caught" -eq "$all" ]
+[ "$caught" -eq "$all" ] || exit 1
+exit 0
+}
