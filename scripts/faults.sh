@@ -2,7 +2,7 @@
 # Does the net catch fish? Puts each fault of tests/faults/ into a copy of the tree, one at a time, and runs the tests
 # until one of them fails. What no test notices has survived, and shows a rule that is not proved.
 #
-#   scripts/faults.sh                   every fault; an hour or less
+#   scripts/faults.sh                   every fault; half a minute for each
 #   scripts/faults.sh --only NAME       those whose names fit the pattern NAME; may be given several times
 #   scripts/faults.sh --area NAME       those of tests/faults/NAME.txt; may be given several times
 #   scripts/faults.sh --from NAME       that one and those behind it
