@@ -17,6 +17,8 @@ set -euo pipefail
 # Read whole before it starts, so that it may be edited while it runs.
 {
 shopt -s inherit_errexit
+# Bytes are compared, which is quicker than characters.
+export LC_ALL=C
 cd "$(dirname "$0")/.."
 
 only=() in_areas=() from="" mode=run report="" baseline=yes
@@ -152,6 +154,8 @@ run_suite() {
         return
     fi
     program="$(sed -n 's/^ *Executable .* (\(.*\))$/\1/p' <<<"$built" | tail -n 1)"
+    # Emptied here, since what runs in the background may come to that too late.
+    : >"$place/log"
     CARGO_MANIFEST_DIR="$PWD" timeout --kill-after=5 "$limit" "$program" >"$place/log" 2>&1 &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ! grep --quiet '^test .* \.\.\. FAILED$' "$place/log"; do
