@@ -101,8 +101,10 @@ whole() {
 
 # Whether a text holds another exactly once.
 holds_once() {
-    local rest="${1#*"$2"}"
-    [ -n "$2" ] && [ "$rest" != "$1" ] && [[ "$rest" != *"$2"* ]]
+    TEXT="$1" FIND="$2" awk 'BEGIN {
+        at = index(ENVIRON["TEXT"], ENVIRON["FIND"])
+        exit !(at && ENVIRON["FIND"] != "" && !index(substr(ENVIRON["TEXT"], at + 1), ENVIRON["FIND"]))
+    }'
 }
 
 stale=0
