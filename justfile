@@ -45,3 +45,7 @@ round-trip:
 # Every benchmark runs once.
 benches:
     scripts/benches.sh
+
+# The tests notice faults that are put into the code; takes an hour or more.
+faults *options:
+    scripts/faults.sh {{options}}

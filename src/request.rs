@@ -293,6 +293,28 @@ mod tests {
         );
     }
 
+    /// W-10
+    #[test]
+    fn places_are_as_long_as_their_extent() {
+        let shape = shape(Missing::Zeros);
+        for len in [9, 11] {
+            let mut odd = extent(0, 10);
+            odd.places = vec![Place { offset: 0, len }];
+            let read = ReadRequest {
+                extents: vec![odd.clone()],
+                ..ReadRequest::default()
+            };
+            assert!(matches!(
+                shape.checked_read(read),
+                Err(RequestError::BadPlaces { .. })
+            ));
+            assert!(matches!(
+                shape.checked_write(write(vec![odd], 20)),
+                Err(RequestError::BadPlaces { .. })
+            ));
+        }
+    }
+
     #[test]
     fn places_of_a_read_tile_the_result() {
         let mut holed = extent(0, 10);

@@ -351,22 +351,28 @@ impl SetShared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use actix::Actor;
     use tokio::sync::watch;
 
     use super::*;
     use crate::actors::{Common, ObjectSetActor};
     use crate::backend::{Backend, MemoryBackend};
-    use crate::clock::ManualClock;
+    use crate::clock::{Clock, ManualClock};
     use crate::config::{CacheConfig, Limits};
     use crate::engine::EngineOptions;
     use crate::options::SetOptions;
 
     fn start_set() -> Arc<SetShared> {
+        start_set_by(Arc::new(ManualClock::new()))
+    }
+
+    fn start_set_by(clock: Arc<dyn Clock>) -> Arc<SetShared> {
         let backend = Arc::new(MemoryBackend::new());
         let capabilities = backend.capabilities();
         let limits = Limits::try_from(&CacheConfig::default()).unwrap();
-        let common = Common::new(backend, Arc::new(ManualClock::new()), limits);
+        let common = Common::new(backend, clock, limits);
         let options = SetOptions::new("set");
         let shared = Arc::new(SetShared::new(
             (options.id.clone(), options.shape()),
@@ -427,5 +433,43 @@ mod tests {
             }
         }
         assert!(longest < 4 * COOLED_BATCH, "{longest}");
+    }
+
+    /// Begins to close a set when it is asked for the time, which the door does once a write has begun.
+    #[derive(Debug, Default)]
+    struct Closing(OnceLock<Arc<SetShared>>);
+
+    impl Clock for Closing {
+        fn now(&self) -> Moment {
+            if let Some(set) = self.0.get() {
+                set.set_state(SetState::Closing);
+            }
+            Moment::default()
+        }
+
+        fn timestamp(&self) -> Timestamp {
+            Timestamp::default()
+        }
+    }
+
+    /// L-03, H-42
+    #[actix::test]
+    async fn a_write_that_is_met_by_closing_is_not_acknowledged_at_the_door() {
+        let clock = Arc::new(Closing::default());
+        let set = start_set_by(clock.clone());
+        clock.0.get_or_init(|| set.clone());
+        let extent = DoorExtent {
+            object: &ObjectKey::Number(0),
+            range: ByteRange::new(0, 4).unwrap(),
+            places: &[Place { offset: 0, len: 4 }],
+        };
+        let write = DoorWrite {
+            extents: &[extent],
+            data: &[1; 4],
+            context: None,
+            modified: None,
+            hints: Hints::default(),
+        };
+        assert_eq!(set.write_hit(&write), Entered::Some(0));
     }
 }

@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachalot::backend::{Backend, BackendRead, MemoryBackend};
-use cachalot::{ByteRange, Cache, CacheConfig, Hints, ObjectSet, SetOptions, SnapId, Truncation};
+use cachalot::backend::{Backend, BackendRead, JournalNotice, MemoryBackend};
+use cachalot::{
+    ByteRange, Cache, CacheConfig, Hints, JournalTid, ObjectExtent, ObjectSet, SetOptions,
+    SnapContext, SnapId, Truncation, WriteRequest,
+};
 use futures::executor::block_on;
 
 use super::common::{assert_nothing_left, config, name_of};
@@ -124,6 +127,55 @@ fn a_flush_stores_whatever_others_had_acknowledged_before_it() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
+    block_on(cache.close()).unwrap();
+    assert_nothing_left(&cache);
+}
+
+/// J-02, H-14
+#[test]
+fn a_write_at_the_door_tells_the_journal_what_it_covers() {
+    let (memory, cache, set) = start(Duration::from_secs(5));
+    let old = JournalTid(7.try_into().unwrap());
+    let journaled = WriteRequest {
+        extents: vec![ObjectExtent::new(0, 0, 100).unwrap()],
+        data: Bytes::from_static(&[1; 100]),
+        journal_tid: Some(old),
+        ..WriteRequest::default()
+    };
+    block_on(set.write(journaled)).unwrap();
+    block_on(set.write_object(0, 40, Bytes::from_static(&[2; 20]))).unwrap();
+    let overwritten = JournalNotice::Overwritten {
+        object: name_of("door", 0),
+        range: ByteRange::new(40, 20).unwrap(),
+        old,
+        new: None,
+    };
+    assert_eq!(memory.journal_notices(), [overwritten]);
+    block_on(cache.close()).unwrap();
+    assert_nothing_left(&cache);
+}
+
+/// W-09, H-23
+#[test]
+fn a_write_at_the_door_lets_bytes_of_an_older_context_be_stored_first() {
+    let (memory, cache, set) = start(Duration::from_secs(5));
+    block_on(set.write_object(0, 0, Bytes::from_static(&[1; 100]))).unwrap();
+    let context = SnapContext::new(1, [1]).unwrap();
+    block_on(set.set_snap_context(context)).unwrap();
+    block_on(set.write_object(0, 0, Bytes::from_static(&[2; 100]))).unwrap();
+    block_on(set.flush()).unwrap();
+    let read = |snap| {
+        let read = BackendRead {
+            object: name_of("door", 0),
+            snap,
+            range: ByteRange::new(0, 100).unwrap(),
+            hints: Hints::default(),
+            truncation: Truncation::default(),
+        };
+        block_on(memory.read(read)).unwrap()
+    };
+    assert_eq!(read(SnapId::snapshot(1)), [1; 100].as_slice());
+    assert_eq!(read(SnapId::HEAD), [2; 100].as_slice());
     block_on(cache.close()).unwrap();
     assert_nothing_left(&cache);
 }

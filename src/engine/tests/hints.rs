@@ -59,6 +59,16 @@ fn what_is_not_needed_goes_first() {
 
 ///
 #[test]
+fn what_is_fetched_and_not_needed_any_more_goes_first() {
+    let mut rig = rig();
+    rig.store_object(10, pattern(10, 0, 4096));
+    read_with(&mut rig, DONT_NEED, 10, (0, 4096));
+    assert_eq!(trimmed(&mut rig, 1), [0; 0]);
+    assert!(rig.states(10).is_empty());
+}
+
+///
+#[test]
 fn only_buffers_wholly_inside_go_first() {
     let mut rig = rig();
     read_with(&mut rig, DONT_NEED, 7, (1, 4095));

@@ -165,6 +165,41 @@ fn touching_bytes_of_one_entry_become_one_buffer_with_the_later_time() {
     assert_eq!(merged.epoch, 5);
 }
 
+/// F-01, H-33
+#[test]
+fn a_window_is_as_old_as_its_oldest_dirty_bytes_wherever_they_lie() {
+    let mut window = Window::default();
+    put(&mut window, span(0, 5000), 1, written(7, None));
+    put(&mut window, span(20_000, 25_000), 2, written(5, None));
+    put(&mut window, span(40_000, 45_000), 3, written(6, None));
+    assert_eq!(window.oldest_dirty(), Some(Moment::from_nanos(5)));
+}
+
+/// H-33, H-12
+#[test]
+fn a_write_over_the_end_of_a_buffer_is_as_old_as_what_it_covers() {
+    let mut window = Window::default();
+    put(&mut window, span(0, 5000), 1, written(5, None));
+    put(&mut window, span(2500, 10_000), 2, written(9, None));
+    let ages: Vec<(u32, Moment, u64)> = window
+        .dirty(Span::ALL)
+        .map(|(at, written)| (at.start, written.since, written.epoch))
+        .collect();
+    let since = Moment::from_nanos(5);
+    assert_eq!(ages, [(0, since, 5), (2500, since, 5)]);
+}
+
+///
+#[test]
+fn a_miss_leaves_what_was_read_before_as_it_was() {
+    let mut window = Window::default();
+    put(&mut window, span(0, 100), 1, written(5, None));
+    let mut out = ReadBuf::default();
+    assert!(window.collect(span(0, 10), Access::Quiet, &mut out));
+    assert!(!window.collect(span(50, 150), Access::Quiet, &mut out));
+    assert_eq!(out.to_vec(), [1; 10]);
+}
+
 /// B-04
 #[test]
 fn bytes_of_different_entries_contexts_or_states_stay_apart() {
