@@ -45,7 +45,7 @@ impl FlusherActor {
         let totals = self.common.books.totals();
         let dirty = u64::try_from(totals.bytes_in(BufferState::Dirty)).unwrap_or_default();
         let waiting = self.common.ledger.waiting();
-        let limits = self.common.limits.read();
+        let limits = self.common.limits();
         Levels {
             dirty: dirty + waiting.dirty,
             // What is larger than the limit goes alone: then everything else has to go first.
