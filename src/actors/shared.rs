@@ -49,8 +49,8 @@ pub(crate) struct Common {
     trimmer_is_woken: AtomicBool,
     /// The trimmer has taken all that there was, and nothing has come to its end since.
     nothing_to_trim: AtomicBool,
-    /// Room that the trimmer could not free, which must come from dirty bytes being stored.
-    pub(crate) room_short: AtomicU64,
+    /// What the trimmer found short, on its way to the flusher.
+    short: AtomicU64,
 }
 
 impl Common {
@@ -72,7 +72,7 @@ impl Common {
             flusher_is_woken: AtomicBool::new(false),
             trimmer_is_woken: AtomicBool::new(false),
             nothing_to_trim: AtomicBool::new(false),
-            room_short: AtomicU64::new(0),
+            short: AtomicU64::new(0),
         }
     }
 
@@ -151,6 +151,17 @@ impl Common {
     /// Notes whether the trimmer had to leave more than it should.
     pub(crate) fn note_trimmed(&self, nothing_left: bool) {
         self.nothing_to_trim.store(nothing_left, Ordering::Release);
+    }
+
+    /// The trimmer tells the flusher how much room can only come from dirty bytes being stored.
+    pub(crate) fn note_short(&self, short: u64) {
+        // Relaxed, here and below: a level, of which an older one does no harm.
+        self.short.store(short, Ordering::Relaxed);
+    }
+
+    /// What the trimmer found short when it last looked.
+    pub(crate) fn short(&self) -> u64 {
+        self.short.load(Ordering::Relaxed)
     }
 
     /// An operation has ended: there may be something to trim again.
