@@ -24,7 +24,7 @@ use crate::actors::{
 use crate::backend::Backend;
 use crate::config::{CacheConfig, Limits};
 use crate::engine::{AuditFailure, Charge, EngineOptions, Flushed};
-use crate::error::{CacheError, ConfigError};
+use crate::error::CacheError;
 use crate::object_set::ObjectSet;
 use crate::options::SetOptions;
 use crate::types::SetId;
@@ -163,7 +163,7 @@ impl Cache {
             return Err(CacheError::Closed { set: options.id });
         }
         if let Some(shared) = inner.directory.find(&options.id) {
-            let is_live = matches!(shared.state(), SetState::Open | SetState::Closing);
+            let is_live = shared.state().is_live();
             match opening.get(&options.id).filter(|_| is_live) {
                 Some(open) if open.options == options => {
                     return Ok(ObjectSet::new(self.clone(), shared, open.clean.clone()));
@@ -274,7 +274,7 @@ impl Cache {
     /// The limits now.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        *self.inner.common.limits.read()
+        self.inner.common.limits()
     }
 
     /// Changes the limits; they take effect at once, and what no longer fits goes.
@@ -288,18 +288,7 @@ impl Cache {
         let sets = {
             // Whoever opens a set does so either before this, and it is told, or after it, and starts with these.
             let _opening = self.inner.opening.lock();
-            let mut current = common.limits.write();
-            if limits.arbiters != current.arbiters {
-                return Err(ConfigError::Fixed { field: "arbiters" }.into());
-            }
-            *current = limits;
-            common
-                .target_dirty_bytes
-                .store(limits.target_dirty_bytes, Ordering::Relaxed);
-            common
-                .is_write_through
-                .store(limits.is_write_through(), Ordering::Relaxed);
-            common.ledger.set_limits(&limits);
+            common.set_limits(limits)?;
             self.inner.directory.sets()
         };
         let changes = sets.into_iter().map(|set| async move {
@@ -324,7 +313,7 @@ impl Cache {
         let mut counters = *common.retired.lock();
         // The counters of a set that ends at this moment may be missing, or be there twice, until the next look.
         for set in &sets {
-            if matches!(set.state(), SetState::Open | SetState::Closing) {
+            if set.state().is_live() {
                 counters += set.books.counters();
             }
         }

@@ -20,7 +20,8 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
 
 use super::message::Completed;
-use super::shared::{SetShared, SetState};
+use super::shared::SetShared;
+use super::state::SetState;
 use super::tell::tell;
 use crate::buf::ReadBuf;
 use crate::engine::{
@@ -200,7 +201,7 @@ impl SetShared {
         let own_context = self.context.load(Ordering::Acquire);
         let context = write.context.unwrap_or(own_context);
         let needs_actor = context != own_context
-            || self.common.is_write_through.load(Ordering::Relaxed)
+            || self.common.is_write_through()
             || self.state() != SetState::Open;
         if needs_actor {
             return Entered::Some(0);
@@ -257,7 +258,7 @@ impl SetShared {
     }
 
     fn check_dirty_now_and_then(&self, bytes: u64) {
-        let target = self.common.target_dirty_bytes.load(Ordering::Relaxed);
+        let target = self.common.target_dirty_bytes();
         let written = WRITTEN_BYTES.get() + bytes;
         if written >= CHECK_BYTES.min(target / 8) {
             WRITTEN_BYTES.set(0);

@@ -45,19 +45,12 @@ impl FlusherActor {
         let totals = self.common.books.totals();
         let dirty = u64::try_from(totals.bytes_in(BufferState::Dirty)).unwrap_or_default();
         let waiting = self.common.ledger.waiting();
-        let limits = self.common.limits.read();
+        let limits = self.common.limits();
         Levels {
             dirty: dirty + waiting.dirty,
-            // What is larger than the limit goes alone: then everything else has to go first.
-            target: if waiting.is_oversized {
-                0
-            } else {
-                limits.target_dirty_bytes
-            },
-            room_short: self
-                .common
-                .room_short
-                .load(std::sync::atomic::Ordering::Relaxed),
+            target: limits.target_dirty_bytes,
+            wants_all: waiting.is_oversized,
+            short: self.common.short(),
             now: self.common.clock.now(),
             age_max: limits.max_dirty_age,
         }

@@ -319,7 +319,7 @@ impl Handler<ChangeLimits> for ObjectSetActor {
     fn handle(&mut self, _: ChangeLimits, ctx: &mut Context<Self>) {
         let now = self.now();
         // The last change is what counts, in whatever order these messages come.
-        let limits = *self.shared.common.limits.read();
+        let limits = self.shared.common.limits();
         self.engine.set_limits(now, (&limits).into());
         self.drive(ctx);
     }

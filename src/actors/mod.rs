@@ -29,6 +29,7 @@ pub(crate) mod message;
 mod object_set;
 mod plan;
 mod shared;
+mod state;
 mod tell;
 mod trimmer;
 
@@ -37,6 +38,7 @@ pub(crate) use cell::{DoorExtent, DoorWrite, Entered};
 pub(crate) use directory::Directory;
 pub(crate) use flusher::FlusherActor;
 pub use object_set::ObjectSetActor;
-pub(crate) use shared::{Common, SetShared, SetState};
+pub(crate) use shared::{Common, SetShared};
+pub(crate) use state::SetState;
 pub(crate) use tell::tell;
 pub(crate) use trimmer::TrimActor;

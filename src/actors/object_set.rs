@@ -9,7 +9,8 @@ use tokio::sync::{oneshot, watch};
 use super::driver::Driver;
 use super::ledger::{Claim, Claimant};
 use super::message::{Call, Ended, Lost, Request};
-use super::shared::{SetShared, SetShelf, SetState};
+use super::shared::{SetShared, SetShelf};
+use super::state::SetState;
 use crate::buf::ReadBuf;
 use crate::engine::{
     Action, BufferState, EngineLimits, EngineOptions, Flushed, OpId, Reply, SetEngine, WaiterId,
@@ -61,7 +62,7 @@ impl ObjectSetActor {
         options: EngineOptions,
         clean: watch::Sender<u64>,
     ) -> Self {
-        let limits = EngineLimits::from(&*shared.common.limits.read());
+        let limits = EngineLimits::from(&shared.common.limits());
         let engine = SetEngine::new(SetShelf(shared.clone()), options, limits);
         Self {
             shared,
@@ -234,7 +235,7 @@ impl ObjectSetActor {
     fn is_given_up(&self, waiter: WaiterId) -> bool {
         match self.waiters.get(&waiter) {
             Some(Waiter::Done(reply)) => {
-                reply.is_closed() && self.shared.common.limits.read().block_writes_upfront
+                reply.is_closed() && self.shared.common.limits().block_writes_upfront
             }
             Some(Waiter::Read(reply)) => reply.is_closed(),
             Some(Waiter::Flushed(_) | Waiter::Stopping) => false,

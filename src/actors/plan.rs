@@ -16,10 +16,20 @@ pub(crate) struct Levels {
     /// Dirty bytes, not counting those in flight, with those that writers wait to put in.
     pub(crate) dirty: u64,
     pub(crate) target: u64,
-    /// Room that can only come from dirty bytes being stored.
-    pub(crate) room_short: u64,
+    /// Whether a write is larger than the limit, and so wants everything stored before it goes alone.
+    pub(crate) wants_all: bool,
+    /// What the trimmer found [short](RoomLevels::short): room that can only come from dirty bytes being stored.
+    pub(crate) short: u64,
     pub(crate) now: Moment,
     pub(crate) age_max: Duration,
+}
+
+impl Levels {
+    /// How much is to be written back, whatever its age.
+    pub(crate) fn surplus(&self) -> u64 {
+        let target = if self.wants_all { 0 } else { self.target };
+        self.dirty.saturating_sub(target).max(self.short)
+    }
 }
 
 /// Which dirty set is the oldest, and how much of it is to be written back.
@@ -48,10 +58,7 @@ impl FlushPlan {
 
     /// Begins a pass.
     pub(crate) fn begin(&mut self, levels: &Levels) {
-        self.wanted = levels
-            .dirty
-            .saturating_sub(levels.target)
-            .max(levels.room_short);
+        self.wanted = levels.surplus();
         self.asked.clear();
         self.cursor = None;
     }
@@ -123,6 +130,12 @@ impl RoomLevels {
             0
         }
     }
+
+    /// What is missing when no clean bytes are left to go: as long as anybody waits for it, it has to come from dirty
+    /// ones. Memory that nobody waits for is not worth a write.
+    pub(crate) fn short(&self) -> u64 {
+        if self.waiting > 0 { self.surplus() } else { 0 }
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +152,7 @@ mod tests {
             target: 100,
             now: at(100),
             age_max: Duration::from_secs(5),
-            room_short: 0,
+            ..Levels::default()
         }
     }
 
@@ -171,6 +184,61 @@ mod tests {
         assert_eq!((set, demand.since), (2, at(95)));
         plan.answered(2, 10, None);
         assert_eq!(plan.next(&levels(10)), None);
+    }
+
+    /// F-01, H-24
+    #[test]
+    fn all_goes_before_a_write_that_is_larger_than_the_limit() {
+        let wants_all = Levels {
+            wants_all: true,
+            ..levels(70)
+        };
+        assert_eq!((levels(70).surplus(), wants_all.surplus()), (0, 70));
+    }
+
+    /// F-01, H-29, H-35: a shortage of room makes the flusher write back what is below the target and young.
+    #[test]
+    fn room_that_only_dirty_bytes_can_give_is_written_back_for() {
+        let short = Levels {
+            short: 30,
+            ..levels(70)
+        };
+        let mut plan = FlushPlan::default();
+        plan.note(1, Some(at(99)));
+        plan.begin(&levels(70));
+        assert_eq!(plan.next(&levels(70)), None);
+        plan.begin(&short);
+        assert_eq!(plan.next(&short).map(|(_, demand)| demand.bytes), Some(30));
+        assert_eq!(
+            Levels {
+                dirty: 180,
+                ..short
+            }
+            .surplus(),
+            80,
+            "the surplus of dirty bytes makes room, too"
+        );
+    }
+
+    /// H-29, H-35
+    #[test]
+    fn room_is_short_only_where_somebody_waits_for_it() {
+        let full = RoomLevels {
+            used: 1600,
+            limit: 1600,
+            ..RoomLevels::default()
+        };
+        assert_eq!((full.surplus(), full.short()), (200, 0));
+        let waited_for = RoomLevels {
+            waiting: 300,
+            ..full
+        };
+        assert_eq!(waited_for.short(), 500);
+        let has_room = RoomLevels {
+            used: 100,
+            ..waited_for
+        };
+        assert_eq!(has_room.short(), 0);
     }
 
     /// T-01, H-35

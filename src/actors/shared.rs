@@ -1,7 +1,7 @@
 //! What the threads of callers and actors share: of the whole cache, and of one set.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use actix::Addr;
@@ -13,6 +13,7 @@ use super::flusher::FlusherActor;
 use super::ledger::{Claimant, Ledger};
 use super::message::{Completed, End, Wake};
 use super::object_set::ObjectSetActor;
+use super::state::{SetState, StateCell};
 use super::tell::tell;
 use super::trimmer::TrimActor;
 use crate::backend::Backend;
@@ -21,7 +22,7 @@ use crate::config::Limits;
 use crate::engine::{
     BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey,
 };
-use crate::error::CacheError;
+use crate::error::{CacheError, ConfigError};
 use crate::request::Shape;
 use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId, Timestamp};
 
@@ -36,10 +37,10 @@ pub(crate) struct Common {
     pub(crate) retired: Mutex<Counters>,
     /// The time of day when the clock started.
     clock_start: Timestamp,
-    pub(crate) limits: RwLock<Limits>,
+    limits: RwLock<Limits>,
     /// Above so many dirty bytes the flusher is woken. Copied from the limits, since every write asks.
-    pub(crate) target_dirty_bytes: AtomicU64,
-    pub(crate) is_write_through: AtomicBool,
+    target_dirty_bytes: AtomicU64,
+    is_write_through: AtomicBool,
     /// Sets that have become dirty since the flusher last looked.
     pub(crate) dirtied: Mutex<Vec<Weak<SetShared>>>,
     flusher: OnceLock<Addr<FlusherActor>>,
@@ -48,8 +49,8 @@ pub(crate) struct Common {
     trimmer_is_woken: AtomicBool,
     /// The trimmer has taken all that there was, and nothing has come to its end since.
     nothing_to_trim: AtomicBool,
-    /// Room that the trimmer could not free, which must come from dirty bytes being stored.
-    pub(crate) room_short: AtomicU64,
+    /// What the trimmer found short, on its way to the flusher.
+    short: AtomicU64,
     /// Whether sets recount themselves after every turn, for tests.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) audits_each_turn: AtomicBool,
@@ -74,10 +75,33 @@ impl Common {
             flusher_is_woken: AtomicBool::new(false),
             trimmer_is_woken: AtomicBool::new(false),
             nothing_to_trim: AtomicBool::new(false),
-            room_short: AtomicU64::new(0),
+            short: AtomicU64::new(0),
             #[cfg(any(test, feature = "testkit"))]
             audits_each_turn: AtomicBool::new(false),
         }
+    }
+
+    /// The limits now.
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.read()
+    }
+
+    /// Changes the limits and all that is derived from them; nothing else may.
+    ///
+    /// # Errors
+    /// [`ConfigError::Fixed`] for a changed number of threads; then nothing changes.
+    pub(crate) fn set_limits(&self, limits: Limits) -> Result<(), ConfigError> {
+        let mut current = self.limits.write();
+        if limits.arbiters != current.arbiters {
+            return Err(ConfigError::Fixed { field: "arbiters" });
+        }
+        *current = limits;
+        self.target_dirty_bytes
+            .store(limits.target_dirty_bytes, Ordering::Relaxed);
+        self.is_write_through
+            .store(limits.is_write_through(), Ordering::Relaxed);
+        self.ledger.set_limits(&limits);
+        Ok(())
     }
 
     /// The time of day at a moment.
@@ -134,6 +158,17 @@ impl Common {
         self.nothing_to_trim.store(nothing_left, Ordering::Release);
     }
 
+    /// The trimmer tells the flusher how much room can only come from dirty bytes being stored.
+    pub(crate) fn note_short(&self, short: u64) {
+        // Relaxed, here and below: a level, of which an older one does no harm.
+        self.short.store(short, Ordering::Relaxed);
+    }
+
+    /// What the trimmer found short when it last looked.
+    pub(crate) fn short(&self) -> u64 {
+        self.short.load(Ordering::Relaxed)
+    }
+
     /// An operation has ended: there may be something to trim again.
     pub(crate) fn note_progress(&self) {
         if self.nothing_to_trim.load(Ordering::Acquire) {
@@ -153,30 +188,24 @@ impl Common {
         }
     }
 
+    /// Whether every write is answered by the store.
+    pub(crate) fn is_write_through(&self) -> bool {
+        self.is_write_through.load(Ordering::Relaxed)
+    }
+
+    /// Above so many dirty bytes the flusher is to be woken.
+    pub(crate) fn target_dirty_bytes(&self) -> u64 {
+        self.target_dirty_bytes.load(Ordering::Relaxed)
+    }
+
     /// Wakes the flusher if more is dirty than the target (rule W-08).
     pub(crate) fn check_dirty(&self) {
         let (used, _) = self.ledger.dirty();
-        if used > self.target_dirty_bytes.load(Ordering::Relaxed) {
+        if used > self.target_dirty_bytes() {
             self.wake_flusher();
         }
     }
 }
-
-/// Whether a set takes requests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SetState {
-    Open,
-    Closing,
-    Closed,
-    Failed,
-}
-
-const STATES: [SetState; 4] = [
-    SetState::Open,
-    SetState::Closing,
-    SetState::Closed,
-    SetState::Failed,
-];
 
 /// What callers, the set's actor, the flusher and the trimmer share of one set.
 #[derive(Debug)]
@@ -195,7 +224,7 @@ pub(crate) struct SetShared {
     pub(super) context: AtomicU64,
     /// Whether the flusher knows that the set may be dirty.
     pub(super) is_dirtied: AtomicBool,
-    state: AtomicU8,
+    state: StateCell,
     addr: OnceLock<Addr<ObjectSetActor>>,
     granted: Mutex<Vec<(WaiterId, Charge)>>,
     coldest: AtomicU64,
@@ -229,7 +258,7 @@ impl SetShared {
             epoch: AtomicU64::new(1),
             context: AtomicU64::new(context),
             is_dirtied: AtomicBool::new(false),
-            state: AtomicU8::new(0),
+            state: StateCell::new(SetState::Open),
             addr: OnceLock::new(),
             granted: Mutex::default(),
             coldest: AtomicU64::new(u64::MAX),
@@ -248,23 +277,16 @@ impl SetShared {
     }
 
     pub(crate) fn state(&self) -> SetState {
-        let state = usize::from(self.state.load(Ordering::SeqCst));
-        STATES.get(state).copied().unwrap_or(SetState::Failed)
+        self.state.get()
     }
 
     pub(crate) fn set_state(&self, state: SetState) {
-        // SeqCst: a write through the door is acknowledged only if its thread, having listed the window, still
-        // finds the set open; closing stores first and then takes the list. One of the two sees the other.
-        self.state.store(state as u8, Ordering::SeqCst);
+        self.state.set(state);
     }
 
     /// What a caller is told whose request the set no longer takes.
     pub(crate) fn refusal(&self) -> CacheError {
-        let set = self.id.clone();
-        match self.state() {
-            SetState::Open | SetState::Failed => CacheError::SetFailed { set },
-            SetState::Closing | SetState::Closed => CacheError::Closed { set },
-        }
+        self.state().refusal(self.id.clone())
     }
 
     /// The number of the snapshot context that plain writes get from now on.
@@ -374,10 +396,7 @@ impl Claimant for SetShared {
             granted.push((waiter, charge));
             granted.len() == 1
         };
-        let reached = self
-            .addr
-            .get()
-            .filter(|_| matches!(self.state(), SetState::Open | SetState::Closing));
+        let reached = self.addr.get().filter(|_| self.state().is_live());
         match reached {
             Some(addr) => {
                 if is_first {
@@ -468,5 +487,62 @@ impl Shelf for SetShelf {
 
     fn may_copy_on_write(&self, object: &ObjectName, range: ByteRange, snap: SnapId) -> bool {
         self.0.common.backend.may_copy_on_write(object, range, snap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+
+    use super::*;
+    use crate::backend::MemoryBackend;
+    use crate::clock::ManualClock;
+    use crate::config::CacheConfig;
+
+    fn limits(change: impl FnOnce(&mut CacheConfig)) -> Limits {
+        let mut config = CacheConfig {
+            arbiters: 1,
+            ..CacheConfig::default()
+        };
+        change(&mut config);
+        Limits::try_from(&config).unwrap()
+    }
+
+    fn start(limits: Limits) -> Common {
+        let backend = Arc::new(MemoryBackend::new());
+        Common::new(backend, Arc::new(ManualClock::new()), limits)
+    }
+
+    fn derived(common: &Common) -> (u64, bool, (u64, u64), u64) {
+        let (_, objects_max) = common.ledger.objects();
+        let room = common.ledger.room();
+        (
+            common.target_dirty_bytes(),
+            common.is_write_through(),
+            room,
+            objects_max,
+        )
+    }
+
+    /// L-01, L-02
+    #[test]
+    fn what_is_derived_from_limits_changes_with_them_and_only_then() {
+        let small = limits(|config| {
+            config.max_bytes = ByteSize::mib(1);
+            config.max_dirty_bytes = ByteSize(0);
+            config.target_dirty_bytes = ByteSize(0);
+            config.max_objects = 7;
+        });
+        let threads = limits(|config| config.arbiters = 2);
+        let default = limits(|_| ());
+        let common = start(default);
+        common.set_limits(small).unwrap();
+        assert_eq!(derived(&common), derived(&start(small)));
+        assert_eq!(common.limits(), small);
+        let refused = common.set_limits(threads);
+        assert_eq!(refused, Err(ConfigError::Fixed { field: "arbiters" }));
+        assert_eq!(derived(&common), derived(&start(small)));
+        common.set_limits(default).unwrap();
+        assert_eq!(derived(&common), derived(&start(default)));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{
@@ -65,7 +64,7 @@ impl TrimActor {
         self.common.note_trimmed(false);
         let wants_objects = self.surplus_objects() > 0;
         if self.levels().surplus() == 0 && !wants_objects {
-            self.common.room_short.store(0, Ordering::Relaxed);
+            self.common.note_short(self.levels().short());
             return;
         }
         let mut sets: Vec<(Option<Moment>, Arc<SetShared>)> = self
@@ -98,7 +97,7 @@ impl TrimActor {
         };
         let next = sets.pop().filter(|_| bytes > 0 || objects > 0);
         let Some((_, set)) = next else {
-            self.end_look(bytes, ctx);
+            self.end_look(ctx);
             return;
         };
         ask(set.clone(), wanted)
@@ -119,16 +118,13 @@ impl TrimActor {
     }
 
     /// What clean bytes could not give must come from dirty ones, once they are stored.
-    fn end_look(&mut self, short: u64, ctx: &mut Context<Self>) {
+    fn end_look(&mut self, ctx: &mut Context<Self>) {
         self.is_looking = false;
+        let levels = self.levels();
         self.common
-            .note_trimmed(short > 0 || self.surplus_objects() > 0);
-        let short = if self.common.ledger.has_waiting() {
-            short
-        } else {
-            0
-        };
-        self.common.room_short.store(short, Ordering::Relaxed);
+            .note_trimmed(levels.surplus() > 0 || self.surplus_objects() > 0);
+        let short = levels.short();
+        self.common.note_short(short);
         if short > 0 {
             self.common.wake_flusher();
         }
