@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
 
+use super::ledger::DIRTY_BUFFER_BYTES;
 use super::message::Completed;
 use super::shared::SetShared;
 use super::state::SetState;
@@ -240,7 +241,9 @@ impl SetShared {
                 self.note_dirtied();
             }
             self.count(Counter::WriteBytes, bytes);
-            self.check_dirty_now_and_then(bytes);
+            // A tiny write costs a buffer all the same.
+            let buffers = write.extents.len() as u64;
+            self.check_dirty_now_and_then(bytes.max(buffers * DIRTY_BUFFER_BYTES));
         }
         if entered < write.extents.len() {
             return Entered::Some(entered);

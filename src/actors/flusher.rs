@@ -45,10 +45,15 @@ impl FlusherActor {
         let totals = self.common.books.totals();
         let dirty = u64::try_from(totals.bytes_in(BufferState::Dirty)).unwrap_or_default();
         let waiting = self.common.ledger.waiting();
+        let buffers = u64::try_from(totals.buffers_in(BufferState::Dirty)).unwrap_or_default();
         let limits = self.common.limits();
+        let target = limits.target_dirty_bytes;
+        let (_, buffers_target) = self.common.ledger.dirty_buffers(target);
         Levels {
             dirty: dirty + waiting.dirty,
-            target: limits.target_dirty_bytes,
+            target,
+            buffers: buffers + waiting.dirty_buffers,
+            buffers_target,
             wants_all: waiting.is_oversized,
             short: self.common.short(),
             now: self.common.clock.now(),

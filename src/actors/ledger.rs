@@ -18,7 +18,7 @@ use crate::engine::{Charge, WaiterId};
 
 /// The dirty limit in buffers is the one in bytes divided by this, so that tiny writes can't fill memory with
 /// their overhead.
-const DIRTY_BUFFER_BYTES: u64 = 1 << 10;
+pub(super) const DIRTY_BUFFER_BYTES: u64 = 1 << 10;
 const DIRTY_BUFFERS_MIN: u64 = 256;
 /// One part in this many of the room is kept for bookkeeping that can't wait for room.
 const HEADROOM_PART: u64 = 64;
@@ -50,6 +50,8 @@ pub(crate) struct Waiting {
     pub(crate) claims: usize,
     /// Dirty bytes that writes wait for.
     pub(crate) dirty: u64,
+    /// Dirty buffers that they wait for.
+    pub(crate) dirty_buffers: u64,
     /// Room that all of them wait for.
     pub(crate) room: u64,
     /// Whether the first in a queue is larger than a whole limit, and so goes alone.
@@ -347,6 +349,7 @@ impl Ledger {
                 || queues.fetches.front().is_some_and(is_oversized),
             claims: queues.len(),
             dirty: amount(queues.claimed.dirty),
+            dirty_buffers: amount(queues.claimed.dirty_buffers),
             room: amount(queues.claimed.room),
         }
     }
@@ -354,6 +357,15 @@ impl Ledger {
     /// Bytes held with their overhead, and the limit.
     pub(crate) fn room(&self) -> (u64, u64) {
         (self.room.used(), self.room.limit())
+    }
+
+    /// Buffers dirty or in flight to the store, and their target: the same part of their limit that this many bytes
+    /// are of the limit in bytes.
+    pub(crate) fn dirty_buffers(&self, target_bytes: u64) -> (u64, u64) {
+        let (buffers, bytes) = (self.dirty_buffers.limit(), self.dirty.limit());
+        let target = u128::from(buffers) * u128::from(target_bytes) / u128::from(bytes.max(1));
+        let target = u64::try_from(target).unwrap_or(buffers).min(buffers);
+        (self.dirty_buffers.used(), target)
     }
 
     /// What is dirty or in flight to the store, and the limit.

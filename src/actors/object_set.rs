@@ -34,6 +34,8 @@ struct Wakes {
 #[derive(Debug)]
 pub(super) enum Waiter {
     Read(oneshot::Sender<Result<ReadBuf, CacheError>>),
+    /// A read for the cache's own sake, which is done whether its caller is still there or not.
+    Prefetch(oneshot::Sender<Result<ReadBuf, CacheError>>),
     Done(oneshot::Sender<Result<(), CacheError>>),
     Flushed(oneshot::Sender<Result<Flushed, CacheError>>),
     /// The set's own flush before it stops.
@@ -128,7 +130,12 @@ impl ObjectSetActor {
                 },
                 None,
             ) => {
-                self.waiters.insert(waiter, Waiter::Read(reply));
+                let caller = if deliver {
+                    Waiter::Read(reply)
+                } else {
+                    Waiter::Prefetch(reply)
+                };
+                self.waiters.insert(waiter, caller);
                 self.engine.read(now, waiter, request, deliver);
             }
             (Request::Write { request, reply }, None) => {
@@ -238,7 +245,7 @@ impl ObjectSetActor {
                 reply.is_closed() && self.shared.common.limits().block_writes_upfront
             }
             Some(Waiter::Read(reply)) => reply.is_closed(),
-            Some(Waiter::Flushed(_) | Waiter::Stopping) => false,
+            Some(Waiter::Prefetch(_) | Waiter::Flushed(_) | Waiter::Stopping) => false,
             None => true,
         }
     }
@@ -290,7 +297,9 @@ impl ObjectSetActor {
             return;
         };
         match (waiter, reply) {
-            (Waiter::Read(caller), Reply::Read(result)) => answer(caller, result),
+            (Waiter::Read(caller) | Waiter::Prefetch(caller), Reply::Read(result)) => {
+                answer(caller, result);
+            }
             (Waiter::Done(caller), Reply::Done(result)) => answer(caller, result),
             (Waiter::Flushed(caller), Reply::Flushed(result)) => answer(caller, result),
             (Waiter::Stopping, Reply::Flushed(result)) => self.stop_error = result.err(),

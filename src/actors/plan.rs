@@ -16,6 +16,9 @@ pub(crate) struct Levels {
     /// Dirty bytes, not counting those in flight, with those that writers wait to put in.
     pub(crate) dirty: u64,
     pub(crate) target: u64,
+    /// Dirty buffers, counted as the bytes are.
+    pub(crate) buffers: u64,
+    pub(crate) buffers_target: u64,
     /// Whether a write is larger than the limit, and so wants everything stored before it goes alone.
     pub(crate) wants_all: bool,
     /// What the trimmer found [short](RoomLevels::short): room that can only come from dirty bytes being stored.
@@ -25,10 +28,18 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    /// How much is to be written back, whatever its age.
+    /// How many bytes are to be written back, whatever their age. Where there are too many buffers, that is their part
+    /// of the bytes; if the oldest turn out to be larger than others, the next look asks for more.
     pub(crate) fn surplus(&self) -> u64 {
         let target = if self.wants_all { 0 } else { self.target };
-        self.dirty.saturating_sub(target).max(self.short)
+        let too_many = self.buffers.saturating_sub(self.buffers_target);
+        let part = u128::from(self.dirty) * u128::from(too_many);
+        let part = part.div_ceil(u128::from(self.buffers.max(1)));
+        let of_buffers = u64::try_from(part).unwrap_or(self.dirty);
+        self.dirty
+            .saturating_sub(target)
+            .max(of_buffers)
+            .max(self.short)
     }
 }
 
@@ -150,6 +161,8 @@ mod tests {
         Levels {
             dirty,
             target: 100,
+            buffers: 0,
+            buffers_target: 10,
             now: at(100),
             age_max: Duration::from_secs(5),
             ..Levels::default()
@@ -171,6 +184,21 @@ mod tests {
         assert_eq!((set, demand.bytes), (1, 20));
         plan.answered(1, 20, None);
         assert_eq!(plan.next(&levels(150)), None);
+    }
+
+    /// F-01, W-08, H-28
+    #[test]
+    fn too_many_small_buffers_go_though_they_are_few_bytes() {
+        let many = Levels {
+            buffers: 40,
+            ..levels(80)
+        };
+        assert_eq!(many.surplus(), 60);
+        let fewer = Levels {
+            buffers: 10,
+            ..levels(80)
+        };
+        assert_eq!(fewer.surplus(), 0);
     }
 
     /// F-01, H-33

@@ -145,12 +145,13 @@ impl Common {
 
     /// The flusher looks now: whoever finds work after this wakes it again.
     pub(crate) fn flusher_looks(&self) {
-        self.flusher_is_woken.store(false, Ordering::Release);
+        // Acquire: a waker that still found the flag up has its bytes in the books that are looked at after this.
+        self.flusher_is_woken.swap(false, Ordering::AcqRel);
     }
 
     /// The trimmer looks now.
     pub(crate) fn trimmer_looks(&self) {
-        self.trimmer_is_woken.store(false, Ordering::Release);
+        self.trimmer_is_woken.swap(false, Ordering::AcqRel);
     }
 
     /// Notes whether the trimmer had to leave more than it should.
@@ -198,10 +199,12 @@ impl Common {
         self.target_dirty_bytes.load(Ordering::Relaxed)
     }
 
-    /// Wakes the flusher if more is dirty than the target (rule W-08).
+    /// Wakes the flusher if more is dirty than the target, in bytes or in buffers (rule W-08).
     pub(crate) fn check_dirty(&self) {
         let (used, _) = self.ledger.dirty();
-        if used > self.target_dirty_bytes() {
+        let target = self.target_dirty_bytes.load(Ordering::Relaxed);
+        let (buffers, buffers_target) = self.ledger.dirty_buffers(target);
+        if used > target || buffers > buffers_target {
             self.wake_flusher();
         }
     }

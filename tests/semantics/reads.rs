@@ -192,6 +192,42 @@ async fn a_prefetch_fills_the_cache() {
     rig.close().await;
 }
 
+///
+#[actix::test]
+async fn a_prefetch_that_waits_for_room_is_done_though_its_caller_is_gone() {
+    let rig = Rig::new(config());
+    let set = rig.open("r-15-room").await;
+    // The objects exist, so that what is missing of them has to be fetched.
+    for object in 0..2u64 {
+        set.write_at(((object + 1) << 22) - 1, data(1, 1))
+            .await
+            .unwrap();
+    }
+    set.flush().await.unwrap();
+    set.release().await.unwrap();
+    rig.gate.hold_kind(OperationKind::Read);
+    let reader = start({
+        let set = set.clone();
+        async move { set.read_at(0, 4 * MIB - 300_000).await.map(|b| b.len()) }
+    });
+    settle().await;
+    let dropped = drop_after(1, set.prefetch_at(4 * MIB, 1_000_000)).await;
+    assert!(dropped.is_none());
+    settle().await;
+    assert!(rig.cache.stats().waiting_claims > 0, "there is room");
+    rig.gate.open();
+    reader.await.unwrap().unwrap();
+    while !set.is_cached_at(4 * MIB, 1_000_000).await.unwrap() {
+        settle().await;
+        let stats = rig.cache.stats();
+        let is_coming = stats.waiting_claims > 0 || stats.gauges.rx_bytes > 0;
+        let is_there = set.is_cached_at(4 * MIB, 1_000_000).await.unwrap();
+        assert!(is_coming || is_there, "nobody fetches it");
+    }
+    rig.audit(&[&set]).await;
+    rig.close().await;
+}
+
 /// P-01, P-03
 #[actix::test]
 async fn file_offsets_fall_onto_striped_objects_in_order() {

@@ -12,7 +12,9 @@
 
 use std::time::Duration;
 
-use cachalot_sim::{Plan, Search, run, search, shrink};
+use bytesize::ByteSize;
+use cachalot::{CacheConfig, Hints};
+use cachalot_sim::{Op, Part, Patience, Plan, Search, Step, Way, run, search, shrink};
 
 const STEPS: u32 = 500;
 const FIRST_SEED: u64 = 1;
@@ -71,4 +73,42 @@ fn a_seed_does_the_same_each_time() {
         assert_eq!(first, second, "seed {seed}");
     }
     assert_ne!(digests(1000).0, digests(1001).0);
+}
+
+/// F-01, W-05, W-08, H-28
+#[test]
+fn tiny_writes_never_wait_for_the_age_limit() {
+    // Two thousand buffers of a byte each, where a few hundred fit, over a store that answers at once.
+    let mut plan = (0..)
+        .map(|seed| Plan::draw(seed, 1))
+        .find(|plan| !plan.is_faulty && !plan.is_abandoned && plan.sets[0].space.sectors > 900)
+        .expect("one in many seeds");
+    plan.config = CacheConfig {
+        max_bytes: ByteSize::mib(8),
+        max_dirty_bytes: ByteSize::kib(256),
+        target_dirty_bytes: ByteSize::kib(128),
+        max_dirty_age: Duration::from_secs(1000),
+        ..CacheConfig::default()
+    };
+    plan.sets[0].space.unit = 1;
+    plan.operator = Vec::new();
+    let write = |id: u32| Step {
+        id,
+        pause: Duration::ZERO,
+        op: Op::Write {
+            set: 0,
+            parts: vec![Part {
+                at: id * 2 % 900,
+                len: 1,
+            }],
+            way: Way::Request,
+            hints: Hints::default(),
+            journal: false,
+        },
+        patience: Patience::Endless,
+    };
+    plan.callers = vec![(1..2000).map(write).collect()];
+    let outcome = run(&plan, false);
+    assert_eq!(outcome.failure, None);
+    assert!(outcome.time < Duration::from_secs(3), "{:?}", outcome.time);
 }

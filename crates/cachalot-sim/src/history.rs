@@ -35,6 +35,8 @@ struct Loose {
     part: Part,
     start: Tick,
     end: Tick,
+    /// A single sector, until it is written anew.
+    is_leftover: bool,
 }
 
 /// See the [module](self).
@@ -141,6 +143,7 @@ impl History {
             if let Some(entry) = entries.iter_mut().find(|entry| entry.stamp == stamp) {
                 entry.end = entry.end.min(end);
             }
+            self.settle(number, end);
         }
     }
 

@@ -141,7 +141,8 @@ async fn purge(world: &World, set: usize) -> String {
         for write in given_up {
             under_way.extend(oracle.pieces_of(set, &write));
         }
-        oracle.sets[set].end_purge(dropping, (asked.tick, end), &under_way);
+        let is_atomic = world.plan.capabilities.atomic_writes;
+        oracle.sets[set].end_purge(dropping, (asked.tick, end), (&under_way, is_atomic));
     }
     world.note(Some(set), Some(answer), asked).await
 }

@@ -24,6 +24,7 @@ impl History {
                 part: *part,
                 start,
                 end: OPEN,
+                is_leftover: false,
             });
         }
         Dropping(first)
@@ -43,6 +44,16 @@ impl History {
         }
     }
 
+    /// What a purge left uncertain of a sector is certain again: it was written anew.
+    pub(super) fn settle(&mut self, number: u32, now: Tick) {
+        let one = Part { at: number, len: 1 };
+        for loose in &mut self.loose {
+            if loose.part == one && loose.end == OPEN && loose.is_leftover {
+                loose.end = now;
+            }
+        }
+    }
+
     /// Begins to drop everything unwritten.
     pub(crate) fn begin_purge(&mut self, start: Tick) -> Dropping {
         let part = Part {
@@ -53,16 +64,18 @@ impl History {
             part,
             start,
             end: OPEN,
+            is_leftover: false,
         });
         Dropping(self.loose.len() - 1)
     }
 
-    /// Ends it: what the set holds is what the store has, or what is on its way there.
+    /// Ends it: what the set holds is what the store has, or what is on its way there. Where the store may take a part
+    /// of what is on its way, nothing is certain of that until somebody writes there again.
     pub(crate) fn end_purge(
         &mut self,
         dropping: Dropping,
         (start, end): (Tick, Tick),
-        under_way: &[(usize, Vec<u8>)],
+        (under_way, is_atomic): (&[(usize, Vec<u8>)], bool),
     ) {
         let mut returned: Vec<(u32, Stamp)> = Vec::new();
         for number in 0..self.space.sectors {
@@ -76,6 +89,7 @@ impl History {
                     part: Part { at: number, len: 1 },
                     start,
                     end: OPEN,
+                    is_leftover: true,
                 });
             }
         }
@@ -92,7 +106,7 @@ impl History {
                     let mut entries = sector.entries.iter().rev();
                     entries.find(|entry| pattern::is_of(bytes, entry.stamp, number as u32))
                 });
-                match whose {
+                match whose.filter(|_| is_atomic) {
                     Some(entry) => returned.push((number as u32, entry.stamp)),
                     None => self.loose.push(Loose {
                         part: Part {
@@ -101,6 +115,7 @@ impl History {
                         },
                         start,
                         end: OPEN,
+                        is_leftover: true,
                     }),
                 }
             }
