@@ -64,6 +64,11 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
+#[doc(hidden)]
+pub mod fuzz;
 mod io;
 mod object_set;
 mod options;

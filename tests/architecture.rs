@@ -133,11 +133,11 @@ fn programs() -> Result<Vec<Source>, Box<dyn Error>> {
 }
 
 impl Source {
-    /// Whether all of it is tests.
+    /// Whether all of it is tests, or what fuzzers run.
     fn is_tests(&self) -> bool {
         self.path
             .split('/')
-            .any(|part| part == "tests" || part == "tests.rs")
+            .any(|part| matches!(part, "tests" | "tests.rs" | "fuzz" | "fuzz.rs"))
     }
 
     /// Its lines with their numbers, up to a module of tests.

@@ -22,6 +22,10 @@ mod sync_book;
 mod tree;
 
 #[cfg(test)]
+pub(super) mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
+pub(super) mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;

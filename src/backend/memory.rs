@@ -359,4 +359,8 @@ impl Backend for MemoryBackend {
 }
 
 #[cfg(test)]
+pub(super) mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
+pub(super) mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -22,6 +22,10 @@ mod counting;
 mod delay;
 mod faulty;
 mod file;
+#[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
+pub(crate) mod fuzz;
 mod memory;
 mod operation;
 mod throttled;

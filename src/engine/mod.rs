@@ -52,6 +52,8 @@ mod shelf;
 mod slab;
 #[cfg(test)]
 mod tests;
+#[cfg(all(fuzzing, not(test)))]
+mod tests;
 mod trim;
 mod window;
 mod write;
@@ -73,3 +75,8 @@ pub(crate) use window::{Access, Put, Settlement, Window};
 pub use window::{Charge, Totals};
 pub(crate) use write::{extent_charge, slices};
 pub(crate) use write_back::Demand;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use tests::fuzz as fuzz_engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) use window::fuzz as fuzz_window;

@@ -132,7 +132,7 @@ fn zipf(skew: f64) -> impl FnMut(&mut Dice) -> u64 {
 #[test]
 fn zipf_hits_as_often_as_with_lru() {
     for skew in [0.7, 0.99, 1.2] {
-        let (mut dice, mut next) = (Dice(1), zipf(skew));
+        let (mut dice, mut next) = (Dice::Seed(1), zipf(skew));
         let (ours, lru) = ratios((0..12_000).map(|_| Access::Read(next(&mut dice))));
         assert!(
             ours >= lru - 0.01,
@@ -144,7 +144,7 @@ fn zipf_hits_as_often_as_with_lru() {
 /// T-03
 #[test]
 fn zipf_with_writes_hits_as_often_as_with_lru() {
-    let (mut dice, mut next) = (Dice(2), zipf(0.99));
+    let (mut dice, mut next) = (Dice::Seed(2), zipf(0.99));
     let (ours, lru) = ratios((0..8_000).map(|_| {
         let block = next(&mut dice);
         if dice.one_in(3) {
@@ -160,7 +160,7 @@ fn zipf_with_writes_hits_as_often_as_with_lru() {
 #[test]
 fn a_hot_set_that_moves_is_followed() {
     for every in [1000, 2000, 4000] {
-        let mut dice = Dice(3);
+        let mut dice = Dice::Seed(3);
         let trace = (0..16_000u64).map(|nth| {
             let base = nth / every * 400;
             let block = if dice.one_in(10) {
@@ -188,7 +188,7 @@ fn a_loop_a_little_too_large_hits_no_less_than_with_lru() {
 /// T-03
 #[test]
 fn a_scan_does_not_wash_out_a_hot_set() {
-    let mut dice = Dice(4);
+    let mut dice = Dice::Seed(4);
     let mut ours = Ours::new();
     let mut hits = |ours: &mut Ours, accesses: u64, scans: bool| {
         let mut hits = 0;

@@ -407,3 +407,7 @@ impl Access {
 
 #[cfg(test)]
 mod tests;
+#[cfg(all(fuzzing, not(test)))]
+mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) use tests::fuzz;

@@ -4,9 +4,20 @@
     clippy::cast_possible_truncation,
     reason = "tests reckon with small numbers"
 )]
+#![cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        missing_docs,
+        reason = "the fuzz target needs only some of it"
+    )
+)]
 
 mod array;
+#[cfg(test)]
 mod states;
+
+pub(crate) use array::fuzz;
 
 use bytes::Bytes;
 

@@ -1,24 +1,39 @@
-//! Random choices that follow from a seed.
+//! Random choices that follow from a seed, or from bytes that a fuzzer gives.
 
 use super::{OBJECTS, Parts, SIZE};
 use crate::engine::tests::rig::WINDOW;
+use crate::fuzz::Choices;
 use crate::types::Hints;
 
-/// The generator of Steele, Lea and Flood.
+/// Where the choices of a run come from.
 #[derive(Debug)]
-pub(in crate::engine::tests) struct Dice(pub(in crate::engine::tests) u64);
+pub(in crate::engine::tests) enum Dice {
+    /// The generator of Steele, Lea and Flood.
+    Seed(u64),
+    /// Those of a fuzzer.
+    Given(Choices),
+}
 
 impl Dice {
-    pub(in crate::engine::tests) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+    pub(in crate::engine::tests) fn below(&mut self, bound: u64) -> u64 {
+        match self {
+            Self::Seed(seed) => {
+                *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = *seed;
+                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                (mixed ^ (mixed >> 31)) % bound
+            }
+            Self::Given(choices) => choices.below(bound),
+        }
     }
 
-    pub(in crate::engine::tests) fn below(&mut self, bound: u64) -> u64 {
-        self.roll() % bound
+    /// Whether choices that were given are used up.
+    pub(in crate::engine::tests) fn is_over(&self) -> bool {
+        match self {
+            Self::Seed(_) => false,
+            Self::Given(choices) => choices.is_over(),
+        }
     }
 
     pub(in crate::engine::tests) fn one_in(&mut self, bound: u64) -> bool {

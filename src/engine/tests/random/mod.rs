@@ -19,6 +19,7 @@ use super::shelf::Bounds;
 use crate::engine::extent::OpId;
 use crate::engine::{Layout, Reply, WaiterId};
 use crate::error::BackendError;
+use crate::fuzz::Choices;
 use crate::io::JournalNotice;
 use crate::request::{Missing, ObjectExtent};
 use crate::types::{SnapId, Truncation};
@@ -100,8 +101,7 @@ fn options(dice: &mut Dice) -> RigOptions {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed);
+    fn new(mut dice: Dice) -> Self {
         let options = options(&mut dice);
         let model = Model::new(&INITIAL_LENS);
         let mut rig = Rig::with(options.clone());
@@ -416,8 +416,20 @@ fn overlap(a: &[(usize, (u64, u64))], b: &[(usize, (u64, u64))]) -> bool {
 }
 
 fn run(seed: u64) {
-    let mut run = Run::new(seed);
+    let mut run = Run::new(Dice::Seed(seed));
     for _ in 0..STEPS {
+        run.step();
+    }
+    run.finish();
+}
+
+/// Steps as the bytes say, then the end that every run takes.
+pub(crate) fn fuzz(input: &[u8]) {
+    let mut run = Run::new(Dice::Given(Choices::new(input)));
+    for _ in 0..STEPS {
+        if run.dice.is_over() {
+            break;
+        }
         run.step();
     }
     run.finish();

@@ -1,13 +1,13 @@
 //! One window against a plain array of bytes with their states.
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::super::*;
 use super::{Everything, put, span, written};
 use crate::engine::extent::{OpId, Written};
 use crate::engine::write::put_charge;
 use crate::error::BackendError;
+use crate::fuzz::Choices;
 
 /// What one byte is in the model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,27 +39,42 @@ enum Step {
 /// So much of the window is used.
 const LEN: u32 = 12_000;
 
-fn any_step() -> impl Strategy<Value = Step> {
-    let at = prop_oneof![
-        3 => 0..LEN,
-        1 => (0..LEN / 4096 + 1).prop_map(|nth| nth * 4096),
-        2 => 5000..5040u32,
-    ];
-    let len = prop_oneof![4 => 1..40u32, 2 => 1..600u32, 1 => 1..LEN];
-    let journal = prop_oneof![3 => Just(None), 1 => (1..3u64).prop_map(Some)];
-    prop_oneof![
-        8 => (at.clone(), len.clone(), journal).prop_map(|(at, len, tid)| Step::Put(at, len, tid)),
-        3 => (at.clone(), len.clone()).prop_map(|(at, len)| Step::Fetch(at, len)),
-        3 => (any::<usize>(), 0..LEN).prop_map(|(nth, len)| Step::Fill(nth, len)),
-        1 => any::<usize>().prop_map(Step::Fail),
-        1 => any::<usize>().prop_map(Step::Cancel),
-        3 => proptest::option::of(1..3000u32).prop_map(Step::Send),
-        3 => (any::<usize>(), any::<bool>()).prop_map(|(nth, stored)| Step::End(nth, stored)),
-        2 => (at.clone(), len.clone()).prop_map(|(at, len)| Step::Drop(at, len)),
-        1 => Just(Step::Release),
-        1 => (at, len).prop_map(|(at, len)| Step::Zeros(at, len)),
-        1 => Just(Step::Evict),
-    ]
+/// The next step that the choices give.
+fn chosen_step(choices: &mut Choices) -> Step {
+    let at = |choices: &mut Choices| match choices.below(6) {
+        0..=2 => choices.below(u64::from(LEN)),
+        3 => choices.below(u64::from(LEN / 4096 + 1)) * 4096,
+        _ => 5000 + choices.below(40),
+    } as u32;
+    let len = |choices: &mut Choices| match choices.below(7) {
+        0..=3 => 1 + choices.below(40),
+        4..=5 => 1 + choices.below(600),
+        _ => 1 + choices.below(u64::from(LEN)),
+    } as u32;
+    let nth = |choices: &mut Choices| choices.below(8) as usize;
+    match choices.below(27) {
+        0..=7 => {
+            let journal = choices.below(4);
+            Step::Put(
+                at(choices),
+                len(choices),
+                (journal > 1).then(|| journal - 1),
+            )
+        }
+        8..=10 => Step::Fetch(at(choices), len(choices)),
+        11..=13 => Step::Fill(nth(choices), choices.below(u64::from(LEN)) as u32),
+        14 => Step::Fail(nth(choices)),
+        15 => Step::Cancel(nth(choices)),
+        16..=18 => {
+            let len = choices.below(3000) as u32;
+            Step::Send((len > 0).then_some(len))
+        }
+        19..=21 => Step::End(nth(choices), choices.one_in(2)),
+        22..=23 => Step::Drop(at(choices), len(choices)),
+        24 => Step::Release,
+        25 => Step::Zeros(at(choices), len(choices)),
+        _ => Step::Evict,
+    }
 }
 
 struct Model {
@@ -306,26 +321,71 @@ impl Model {
             );
         }
     }
+
+    /// Everything under way ends, and everything is dropped.
+    fn finish(mut self) {
+        while !self.fetches.is_empty() {
+            self.fill(0, LEN);
+        }
+        while !self.writes.is_empty() {
+            self.end(0, true);
+        }
+        self.check();
+        self.window.remove(Span::ALL, What::All);
+        assert_eq!(self.window.slabs.allocated_bytes(), 0);
+        assert_eq!(self.window.charge().dirty, 0);
+    }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+/// Steps as the bytes say, then the end that every window comes to.
+pub(crate) fn fuzz(input: &[u8]) {
+    let (mut choices, mut model) = (Choices::new(input), Model::new());
+    while !choices.is_over() {
+        model.step(chosen_step(&mut choices));
+    }
+    model.finish();
+}
 
-    /// B-02, B-03, B-04, W-02, W-03, R-05, R-06, F-03, S-05, H-02, H-05, J-02
-    #[test]
-    fn a_window_agrees_with_a_plain_array(steps in proptest::collection::vec(any_step(), 1..80)) {
-        let mut model = Model::new();
-        for step in steps {
-            model.step(step);
+#[cfg(test)]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let at = prop_oneof![
+            3 => 0..LEN,
+            1 => (0..LEN / 4096 + 1).prop_map(|nth| nth * 4096),
+            2 => 5000..5040u32,
+        ];
+        let len = prop_oneof![4 => 1..40u32, 2 => 1..600u32, 1 => 1..LEN];
+        let journal = prop_oneof![3 => Just(None), 1 => (1..3u64).prop_map(Some)];
+        prop_oneof![
+            8 => (at.clone(), len.clone(), journal).prop_map(|(at, len, tid)| Step::Put(at, len, tid)),
+            3 => (at.clone(), len.clone()).prop_map(|(at, len)| Step::Fetch(at, len)),
+            3 => (any::<usize>(), 0..LEN).prop_map(|(nth, len)| Step::Fill(nth, len)),
+            1 => any::<usize>().prop_map(Step::Fail),
+            1 => any::<usize>().prop_map(Step::Cancel),
+            3 => proptest::option::of(1..3000u32).prop_map(Step::Send),
+            3 => (any::<usize>(), any::<bool>()).prop_map(|(nth, stored)| Step::End(nth, stored)),
+            2 => (at.clone(), len.clone()).prop_map(|(at, len)| Step::Drop(at, len)),
+            1 => Just(Step::Release),
+            1 => (at, len).prop_map(|(at, len)| Step::Zeros(at, len)),
+            1 => Just(Step::Evict),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        /// B-02, B-03, B-04, W-02, W-03, R-05, R-06, F-03, S-05, H-02, H-05, J-02
+        #[test]
+        fn a_window_agrees_with_a_plain_array(steps in proptest::collection::vec(any_step(), 1..80)) {
+            let mut model = Model::new();
+            for step in steps {
+                model.step(step);
+            }
+            model.finish();
         }
-        while !model.fetches.is_empty() {
-            model.fill(0, LEN);
-        }
-        while !model.writes.is_empty() {
-            model.end(0, true);
-        }
-        model.window.remove(Span::ALL, What::All);
-        prop_assert_eq!(model.window.slabs.allocated_bytes(), 0);
-        prop_assert_eq!(model.window.charge().dirty, 0);
     }
 }
