@@ -12,9 +12,25 @@ pub const OFFSET_BYTES_MAX: u64 = i64::MAX as u64;
 
 /// A range of bytes that is never empty: `start..end`, both in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RangeAsWritten")]
 pub struct ByteRange {
     start: u64,
     end: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "ByteRange", deny_unknown_fields)]
+struct RangeAsWritten {
+    start: u64,
+    end: u64,
+}
+
+impl TryFrom<RangeAsWritten> for ByteRange {
+    type Error = RequestError;
+
+    fn try_from(written: RangeAsWritten) -> Result<Self, RequestError> {
+        Self::new(written.start, written.end.saturating_sub(written.start))
+    }
 }
 
 impl ByteRange {
@@ -165,7 +181,16 @@ impl fmt::Display for ObjectKey {
 
 /// An object's name in the backend: any text of 1 to 1024 bytes without NUL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Arc<str>")]
 pub struct ObjectName(Arc<str>);
+
+impl TryFrom<Arc<str>> for ObjectName {
+    type Error = RequestError;
+
+    fn try_from(name: Arc<str>) -> Result<Self, RequestError> {
+        Self::new(name)
+    }
+}
 
 impl ObjectName {
     /// The longest name in bytes.
@@ -224,11 +249,27 @@ impl SnapId {
 ///
 /// A backend with snapshots keeps what an object held when `seq` was taken before it lets the write change it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "ContextAsWritten")]
 pub struct SnapContext {
     /// The newest snapshot's number; 0 before the first.
     pub seq: u64,
     /// The snapshots that exist, newest first.
     pub snaps: Arc<[u64]>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "SnapContext", deny_unknown_fields)]
+struct ContextAsWritten {
+    seq: u64,
+    snaps: Arc<[u64]>,
+}
+
+impl TryFrom<ContextAsWritten> for SnapContext {
+    type Error = RequestError;
+
+    fn try_from(written: ContextAsWritten) -> Result<Self, RequestError> {
+        Self::new(written.seq, written.snaps)
+    }
 }
 
 impl SnapContext {
@@ -348,5 +389,30 @@ mod tests {
         assert!(SnapContext::new(5, [5, 3, 1]).is_ok());
         assert!(SnapContext::new(5, [3, 3]).is_err());
         assert!(SnapContext::new(5, [6]).is_err());
+    }
+
+    /// W-10
+    #[test]
+    fn what_is_read_from_text_is_checked_as_what_is_made() {
+        let range = ByteRange::new(3, 4).unwrap();
+        let text = serde_json::to_string(&range).unwrap();
+        assert_eq!(serde_json::from_str::<ByteRange>(&text).unwrap(), range);
+        for bad in [
+            r#"{"start":4,"end":3}"#,
+            r#"{"start":4,"end":4}"#,
+            r#"{"start":4,"end":18446744073709551615}"#,
+        ] {
+            assert!(serde_json::from_str::<ByteRange>(bad).is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<ObjectName>(r#""""#).is_err());
+        assert_eq!(
+            serde_json::from_str::<ObjectName>(r#""a""#).unwrap(),
+            ObjectName::new("a").unwrap()
+        );
+        let context = SnapContext::new(5, [5, 3]).unwrap();
+        let text = serde_json::to_string(&context).unwrap();
+        assert_eq!(serde_json::from_str::<SnapContext>(&text).unwrap(), context);
+        let bad = r#"{"seq":5,"snaps":[3,4]}"#;
+        assert!(serde_json::from_str::<SnapContext>(bad).is_err());
     }
 }

@@ -35,8 +35,8 @@ struct Loose {
     part: Part,
     start: Tick,
     end: Tick,
-    /// A single sector, until it is written anew.
-    is_leftover: bool,
+    /// A single sector, until it is written anew by somebody who asks after this.
+    leftover_of: Option<Tick>,
 }
 
 /// See the [module](self).
@@ -142,8 +142,9 @@ impl History {
             let entries = &mut self.sectors[number as usize].entries;
             if let Some(entry) = entries.iter_mut().find(|entry| entry.stamp == stamp) {
                 entry.end = entry.end.min(end);
+                let start = entry.start;
+                self.settle(number, (start, end));
             }
-            self.settle(number, end);
         }
     }
 

@@ -3,5 +3,6 @@
 
 mod bench;
 mod common;
+mod simulate;
 mod transfer;
 mod volumes;

@@ -24,7 +24,7 @@ impl History {
                 part: *part,
                 start,
                 end: OPEN,
-                is_leftover: false,
+                leftover_of: None,
             });
         }
         Dropping(first)
@@ -45,10 +45,11 @@ impl History {
     }
 
     /// What a purge left uncertain of a sector is certain again: it was written anew.
-    pub(super) fn settle(&mut self, number: u32, now: Tick) {
+    pub(super) fn settle(&mut self, number: u32, (start, now): (Tick, Tick)) {
         let one = Part { at: number, len: 1 };
         for loose in &mut self.loose {
-            if loose.part == one && loose.end == OPEN && loose.is_leftover {
+            let is_after = loose.leftover_of.is_some_and(|end| end < start);
+            if loose.part == one && loose.end == OPEN && is_after {
                 loose.end = now;
             }
         }
@@ -64,7 +65,7 @@ impl History {
             part,
             start,
             end: OPEN,
-            is_leftover: false,
+            leftover_of: None,
         });
         Dropping(self.loose.len() - 1)
     }
@@ -89,7 +90,7 @@ impl History {
                     part: Part { at: number, len: 1 },
                     start,
                     end: OPEN,
-                    is_leftover: true,
+                    leftover_of: Some(end),
                 });
             }
         }
@@ -115,7 +116,7 @@ impl History {
                         },
                         start,
                         end: OPEN,
-                        is_leftover: true,
+                        leftover_of: Some(end),
                     }),
                 }
             }
