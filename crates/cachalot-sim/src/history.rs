@@ -22,6 +22,8 @@ struct Entry {
     stamp: Stamp,
     start: Tick,
     end: Tick,
+    /// It dropped what was there: also what was put in while it was under way, if that had not yet been stored.
+    drops: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -50,10 +52,20 @@ pub(crate) struct History {
 }
 
 impl Sector {
-    /// The latest start of what had ended before `asked`: whatever ended before this has been replaced.
+    /// The latest start of what had ended before `asked`: whatever ended before this has been replaced. What may have
+    /// been dropped replaces no more than its dropping does.
     fn floor(&self, asked: Tick) -> Tick {
         let ended = self.entries.iter().filter(|entry| entry.end < asked);
-        ended.map(|entry| entry.start).max().unwrap_or(0)
+        let start = |entry: &Entry| {
+            let dropping = self.entries.iter().filter(|other| {
+                other.drops && other.start <= entry.end && entry.start <= other.end
+            });
+            dropping
+                .map(|other| other.start)
+                .min()
+                .map_or(entry.start, |start| start.min(entry.start))
+        };
+        ended.map(start).max().unwrap_or(0)
     }
 
     /// The newest entry that `bytes` may be of, for somebody who asked and was answered at these times.
@@ -85,6 +97,7 @@ impl History {
                 stamp: NOBODY,
                 start: 0,
                 end: 0,
+                drops: false,
             }],
         };
         let mut history = Self {
@@ -133,6 +146,7 @@ impl History {
                 stamp,
                 start,
                 end: OPEN,
+                drops: false,
             });
         }
     }

@@ -52,6 +52,15 @@ pub(crate) struct Slot {
     pub(crate) is_busy: bool,
 }
 
+/// A read that has not been answered.
+#[derive(Debug)]
+struct WaitingRead {
+    asked: Tick,
+    set: usize,
+    parts: Vec<Part>,
+    snap: Option<u64>,
+}
+
 /// See the [module](self).
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -65,6 +74,8 @@ pub(crate) struct World {
     clock: Arc<VirtualClock>,
     pending: RefCell<BTreeMap<u32, (String, Moment)>>,
     operations: Cell<u64>,
+    /// Reads that wait, in the order in which they were asked for.
+    reads: RefCell<Vec<WaitingRead>>,
     calm_since: Cell<Option<Moment>>,
     /// Since when the limits hold strictly: not while they were just lowered.
     is_strict: Cell<(bool, bool)>,
@@ -149,6 +160,7 @@ impl World {
             clock,
             pending: RefCell::default(),
             operations: Cell::new(0),
+            reads: RefCell::default(),
             calm_since: Cell::new(None),
             is_strict: Cell::new((true, true)),
         }
@@ -178,6 +190,38 @@ impl World {
     pub(crate) fn end(&self, step: u32) {
         self.pending.borrow_mut().remove(&step);
         self.check_limits();
+    }
+
+    pub(crate) fn read_begins(
+        &self,
+        asked: Tick,
+        (set, parts): (usize, &[Part]),
+        snap: Option<u64>,
+    ) {
+        self.reads.borrow_mut().push(WaitingRead {
+            asked,
+            set,
+            parts: parts.to_vec(),
+            snap,
+        });
+    }
+
+    /// A read is over. If it had to wait and was answered, no equal one that was asked for before may still wait.
+    pub(crate) fn read_ends(&self, asked: Tick, is_answered_late: bool) {
+        let mut reads = self.reads.borrow_mut();
+        let Some(place) = reads.iter().position(|read| read.asked == asked) else {
+            return;
+        };
+        let read = reads.remove(place);
+        let overtaken = reads.iter().take(place).find(|earlier| {
+            (earlier.set, &earlier.parts, earlier.snap) == (read.set, &read.parts, read.snap)
+        });
+        if let Some(earlier) = overtaken.filter(|_| is_answered_late) {
+            self.fail(format!(
+                "a read of {:?} asked for at {asked} was answered before an equal one of {}",
+                read.parts, earlier.asked
+            ));
+        }
     }
 
     /// Whether what began at `since` may fail for the store's faults.

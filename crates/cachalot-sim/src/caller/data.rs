@@ -1,5 +1,7 @@
 //! Reads and writes, byte by byte.
 
+use std::future::{Future, poll_fn};
+
 use bytes::Bytes;
 use cachalot::message::{Read, Write};
 use cachalot::{
@@ -7,10 +9,11 @@ use cachalot::{
 };
 
 use super::{Asked, extents, is_expected, wait};
+use crate::history::Tick;
 use crate::pattern::{self, Stamp};
 use crate::plan::{Patience, Way};
 use crate::space::{Extent, Part, Spread};
-use crate::world::World;
+use crate::world::{Snap, World};
 
 pub(super) async fn read(
     world: &World,
@@ -31,33 +34,47 @@ pub(super) async fn read(
         hints,
     };
     let space = &world.plan.sets[set].space;
-    let answer: Option<Result<ReadBuf, CacheError>> = match (way, parts, &space.spread) {
-        (Way::Message, ..) => match handle.addr() {
-            Ok(addr) => wait(patience, addr.send(Read(request)))
-                .await
-                .map(|answer| {
-                    answer.unwrap_or_else(|_| {
-                        Err(CacheError::Closed {
-                            set: handle.id().clone(),
+    let mut has_waited = false;
+    let asking = async {
+        match (way, parts, &space.spread) {
+            (Way::Message, ..) => match handle.addr() {
+                Ok(addr) => wait(patience, addr.send(Read(request)))
+                    .await
+                    .map(|answer| {
+                        answer.unwrap_or_else(|_| {
+                            Err(CacheError::Closed {
+                                set: handle.id().clone(),
+                            })
                         })
-                    })
-                }),
-            Err(error) => Some(Err(error)),
-        },
-        (Way::Offset, [part], Spread::File(_)) if snap.is_none() => {
-            let (offset, len) = space.file_range(*part);
-            wait(patience, handle.read_at_with(offset, len, hints)).await
+                    }),
+                Err(error) => Some(Err(error)),
+            },
+            (Way::Offset, [part], Spread::File(_)) if snap.is_none() => {
+                let (offset, len) = space.file_range(*part);
+                wait(patience, handle.read_at_with(offset, len, hints)).await
+            }
+            (Way::Offset, [_], Spread::Objects { .. }) if snap.is_none() && extents.len() == 1 => {
+                let ObjectExtent { object, range, .. } = extents[0].extent.clone();
+                wait(
+                    patience,
+                    handle.read_object(object, range.start(), range.len()),
+                )
+                .await
+            }
+            _ => wait(patience, handle.read(request)).await,
         }
-        (Way::Offset, [_], Spread::Objects { .. }) if snap.is_none() && extents.len() == 1 => {
-            let ObjectExtent { object, range, .. } = extents[0].extent.clone();
-            wait(
-                patience,
-                handle.read_object(object, range.start(), range.len()),
-            )
-            .await
-        }
-        _ => wait(patience, handle.read(request)).await,
     };
+    world.read_begins(asked.tick, (set, parts), snap.map(|snap| snap.id));
+    let answer: Option<Result<ReadBuf, CacheError>> = {
+        let mut asking = std::pin::pin!(asking);
+        poll_fn(|context| {
+            let polled = asking.as_mut().poll(context);
+            has_waited |= polled.is_pending();
+            polled
+        })
+        .await
+    };
+    world.read_ends(asked.tick, has_waited && matches!(answer, Some(Ok(_))));
     let bytes = match answer {
         None => return "given up".to_owned(),
         Some(Ok(bytes)) => bytes.to_vec(),
@@ -67,24 +84,35 @@ pub(super) async fn read(
         Some(Err(error)) if is_expected(world, set, &error) => return "refused".to_owned(),
         Some(Err(error)) => return world.excuse(Some(set), error, &asked).await,
     };
+    judge_read(world, (set, parts), (&bytes, len), (asked.tick, snap));
+    "read".to_owned()
+}
+
+/// Shows the judge what a read gave.
+fn judge_read(
+    world: &World,
+    (set, parts): (usize, &[Part]),
+    (bytes, len): (&[u8], u64),
+    (asked, snap): (Tick, Option<Snap>),
+) {
+    let unit = world.plan.sets[set].space.unit as usize;
     if bytes.len() as u64 != len {
         world.fail(format!("a read of {len} bytes gave {}", bytes.len()));
-        return "too short or too long".to_owned();
+        return;
     }
     let mut oracle = world.oracle();
     let answered = oracle.tick();
-    oracle.digest.note(&bytes);
+    oracle.digest.note(bytes);
     let mut at = 0;
     for part in parts {
-        let bytes = &bytes[at..at + part.len as usize * space.unit as usize];
+        let bytes = &bytes[at..at + part.len as usize * unit];
         at += bytes.len();
         let verdict = match snap {
             Some(snap) => oracle.sets[set].check_snapshot(*part, bytes, (snap.from, snap.to)),
-            None => oracle.sets[set].check_read(*part, bytes, (asked.tick, answered)),
+            None => oracle.sets[set].check_read(*part, bytes, (asked, answered)),
         };
         oracle.judge(verdict);
     }
-    "read".to_owned()
 }
 
 pub(super) async fn write(

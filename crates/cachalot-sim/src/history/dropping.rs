@@ -18,6 +18,7 @@ impl History {
                     stamp: NOBODY,
                     start,
                     end: OPEN,
+                    drops: true,
                 });
             }
             self.loose.push(Loose {
@@ -36,7 +37,7 @@ impl History {
             loose.end = end;
             for number in part.numbers() {
                 let entries = &mut self.sectors[number as usize].entries;
-                let own = |entry: &&mut Entry| entry.stamp == NOBODY && entry.start == start;
+                let own = |entry: &&mut Entry| entry.drops && entry.start == start;
                 if let Some(entry) = entries.iter_mut().find(own) {
                     entry.end = end;
                 }
@@ -128,7 +129,12 @@ impl History {
             let entries = &mut self.sectors[number as usize].entries;
             // The only thing ever there needs no second mention.
             if entries.len() > 1 || entries.iter().any(|entry| entry.stamp != stamp) {
-                entries.push(Entry { stamp, start, end });
+                entries.push(Entry {
+                    stamp,
+                    start,
+                    end,
+                    drops: false,
+                });
             }
         }
     }
