@@ -13,6 +13,7 @@ mod absence;
 mod door;
 mod drops;
 mod eviction;
+mod exhaustive;
 mod flushes;
 mod hints;
 mod journal;
