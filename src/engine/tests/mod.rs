@@ -26,6 +26,8 @@ mod drops;
 #[cfg(test)]
 mod eviction;
 #[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
 mod flushes;
 #[cfg(test)]
 mod hints;

@@ -1,0 +1,99 @@
+//! What is checked after each step, and in the end.
+
+use bytes::Bytes;
+
+use super::oracle::LEN;
+use super::world::World;
+use crate::engine::{BufferState, Charge};
+use crate::error::BackendError;
+
+impl World {
+    /// Ends that come late or twice, and should change nothing.
+    fn repeat_ends(&mut self) {
+        for op in self.ended.clone() {
+            let stray = Bytes::from_static(b"stray ends");
+            self.engine.handle_fetch(self.now, op, Ok(stray));
+            self.engine
+                .handle_fetch(self.now, op, Err(BackendError::NotFound));
+            self.engine
+                .handle_write_back(self.now, op, Err(BackendError::Unavailable));
+            self.engine.handle_write_back(self.now, op, Ok(()));
+            self.take_actions();
+        }
+    }
+
+    /// Whether all is at rest: nothing is under way, dirty, or waited for.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.has_nothing_under_way() && self.shelf.used().dirty == 0
+    }
+
+    /// Whether nothing goes on unless somebody asks for it.
+    fn has_nothing_under_way(&self) -> bool {
+        self.fetches.is_empty()
+            && self.writes.is_empty()
+            && self.engine.pausing.is_empty()
+            && self.shelf.waiting().is_none()
+    }
+
+    pub(super) fn check(&mut self) {
+        self.oracle.note_waiting();
+        if self.shelf.used().dirty > 0 {
+            self.was_unstored = true;
+        } else {
+            assert!(!self.was_unstored, "the clean event is missing");
+        }
+        if !self.checks {
+            return;
+        }
+        self.repeat_ends();
+        let recount = match self.engine.audit() {
+            Ok(recount) => recount,
+            Err(failure) => panic!("{failure}"),
+        };
+        self.take_actions();
+        assert_eq!(recount.charge, self.shelf.used(), "charge: recount, books");
+        assert_eq!(recount.totals, self.shelf.totals(), "totals");
+        assert_eq!(recount.objects, self.shelf.objects(), "objects");
+        assert!(
+            self.waiting.is_empty() || !self.has_nothing_under_way(),
+            "{:?} wait for nothing",
+            self.waiting
+        );
+        let in_flight: i64 = self
+            .writes
+            .values()
+            .map(|write| write.cells.len() as i64)
+            .sum();
+        let totals = self.shelf.totals();
+        let unstored = totals.bytes_in(BufferState::Dirty) + in_flight;
+        assert_eq!(
+            self.shelf.used().dirty - self.engine.held_by_writes().dirty,
+            unstored,
+            "what is charged as dirty is neither dirty nor in flight"
+        );
+    }
+
+    /// All is at rest: everything is as it should be, and goes when it is dropped.
+    pub(super) fn check_end(&mut self) {
+        self.checks = true;
+        self.oracle.check_end(&self.store.tags());
+        assert!(self.engine.is_quiet(), "something is under way");
+        let waiter = self.next_waiter();
+        self.read((0, LEN), waiter, true);
+        while let Some(op) = self.fetches.keys().next().copied() {
+            let now = self.fetches[&op].versions.last().unwrap().clone();
+            self.end_fetch(op, Ok(now));
+        }
+        assert!(self.waiting.is_empty(), "the last read is not answered");
+        let kept = self.step(|engine, _| engine.release());
+        assert_eq!(kept, 0, "bytes outlast a release though nothing is dirty");
+        let lost = self.step(|engine, now| engine.purge(now));
+        assert_eq!(lost, 0, "bytes were dirty at rest");
+        assert_eq!(self.shelf.used(), Charge::default(), "room is lost");
+        assert_eq!(
+            (self.shelf.objects(), self.shelf.windows()),
+            (0, 0),
+            "objects and windows are left"
+        );
+    }
+}
