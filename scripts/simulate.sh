@@ -3,5 +3,5 @@
 # it a long run; further arguments go to the command, such as --seed 7.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seeds="${CACHALOT_SEEDS:-600}"
+seeds="${CACHALOT_SEEDS:-300}"
 cargo run --profile sim --package cachalot-cli -- simulate --seed 1 --runs "$seeds" "$@"

@@ -64,7 +64,10 @@ pub(super) async fn read(
             _ => wait(patience, handle.read(request)).await,
         }
     };
-    world.read_begins(asked.tick, (set, parts), snap.map(|snap| snap.id));
+    // The answer to a message takes one more turn of its caller's thread than that to a call.
+    if way != Way::Message {
+        world.read_begins(asked.tick, (set, parts), snap.map(|snap| snap.id));
+    }
     let answer: Option<Result<ReadBuf, CacheError>> = {
         let mut asking = std::pin::pin!(asking);
         poll_fn(|context| {
