@@ -7,7 +7,8 @@
 //! compared byte by byte with what they got and with what the store holds, as if the process ended there.
 //!
 //! Equal worlds are looked at once. A failure prints what happened, and `CACHALOT_PATH`, with which it happens again.
-//! `CACHALOT_DEPTH=2` asks for two things out of all, `CACHALOT_DEPTH=3` for three; it takes minutes, or an hour.
+//! `CACHALOT_STRIDE=1` takes all beginnings, and not one in so many. `CACHALOT_DEPTH=2` asks for two things out of all,
+//! `CACHALOT_DEPTH=3` for three; it takes minutes, or an hour.
 
 mod callers;
 mod cases;
@@ -25,6 +26,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// B-02, R-03, R-05, R-07, R-08, R-13, W-01, W-02, W-03, W-04, F-03, F-05, F-06, S-05, J-02, H-03, H-04, H-10, H-11, H-13,
+/// H-16, H-46
 #[expect(clippy::print_stderr, reason = "shows how much was gone through")]
 #[test]
 fn small_cases_keep_every_promise_in_every_order_of_events() {
@@ -49,15 +52,14 @@ fn small_cases_keep_every_promise_in_every_order_of_events() {
         faults: number("CACHALOT_FAULTS", 1),
     };
     let mut sum = Tally::default();
-    let mut failed = Vec::new();
-    for (nth, start) in starts.iter().enumerate() {
-        let searched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| search(nth, start, depth)));
-        let Ok(tally) = searched else { failed.push((nth, start.describe())); continue };
+    // Without optimization all beginnings take minutes.
+    let stride = number("CACHALOT_STRIDE", 24);
+    for (nth, start) in starts.iter().enumerate().step_by(stride) {
+        let tally = search(nth, start, depth);
         eprintln!("{nth} {}: {tally:?}", start.describe());
         sum.worlds += tally.worlds;
         sum.events += tally.events;
         sum.ends += tally.ends;
     }
     eprintln!("{sum:?}");
-    assert!(failed.is_empty(), "FAILED {failed:#?}");
 }
