@@ -1,10 +1,14 @@
 //! What a read returns: bytes in pieces that share the cache's memory.
 
+mod slab;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
+
+pub(crate) use slab::Slab;
 
 /// Zeros to point at where no bytes are stored.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -15,31 +19,22 @@ pub struct Piece(Memory);
 
 #[derive(Clone, Debug)]
 enum Memory {
-    Own {
-        buffer: Arc<[u8]>,
-        at: u32,
-        len: u32,
-    },
-    Kept(Bytes),
+    Slab { slab: Arc<Slab>, at: u32, len: u32 },
+    Zeros { len: u32 },
 }
 
 impl Piece {
-    pub(crate) const fn own(buffer: Arc<[u8]>, at: u32, len: u32) -> Self {
-        Self(Memory::Own { buffer, at, len })
-    }
-
-    pub(crate) const fn kept(bytes: Bytes) -> Self {
-        Self(Memory::Kept(bytes))
+    /// A part of a slab, which must lie in it.
+    pub(crate) const fn of_slab(slab: Arc<Slab>, at: u32, len: u32) -> Self {
+        Self(Memory::Slab { slab, at, len })
     }
 
     /// Pieces of zeros, `len` bytes together.
     pub(crate) fn zeros(len: u64) -> impl Iterator<Item = Self> {
         let step = ZEROS.len() as u64;
         (0..len.div_ceil(step)).map(move |nth| {
-            let len = usize::try_from((len - nth * step).min(step)).unwrap_or(ZEROS.len());
-            Self(Memory::Kept(Bytes::from_static(
-                ZEROS.get(..len).unwrap_or(&ZEROS),
-            )))
+            let len = as_u32(as_usize((len - nth * step).min(step)));
+            Self(Memory::Zeros { len })
         })
     }
 
@@ -47,11 +42,8 @@ impl Piece {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Memory::Own { buffer, at, len } => {
-                let at = *at as usize;
-                buffer.get(at..at + *len as usize).unwrap_or(&[])
-            }
-            Memory::Kept(bytes) => bytes,
+            Memory::Slab { slab, at, len } => slab.slice(*at, *len).unwrap_or(&[]),
+            Memory::Zeros { len } => ZEROS.get(..*len as usize).unwrap_or(&ZEROS),
         }
     }
 
@@ -59,8 +51,7 @@ impl Piece {
     #[must_use]
     pub const fn len(&self) -> usize {
         match &self.0 {
-            Memory::Own { len, .. } => *len as usize,
-            Memory::Kept(bytes) => bytes.len(),
+            Memory::Slab { len, .. } | Memory::Zeros { len } => *len as usize,
         }
     }
 
@@ -73,36 +64,34 @@ impl Piece {
     /// The bytes as `Bytes`, without copying them.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
-        match self.0 {
-            Memory::Own { .. } => Bytes::from_owner(self),
-            Memory::Kept(bytes) => bytes,
+        match &self.0 {
+            Memory::Slab { .. } => Bytes::from_owner(self),
+            Memory::Zeros { len } => {
+                Bytes::from_static(ZEROS.get(..*len as usize).unwrap_or(&ZEROS))
+            }
         }
     }
 
     /// The part of this piece from `from` on, at most `len` bytes of it.
     pub(crate) fn part(&self, from: u64, len: u64) -> Self {
-        let whole = self.len() as u64;
-        let from = from.min(whole);
-        let len = len.min(whole - from);
-        let (from, len) = (as_usize(from), as_usize(len));
-        match &self.0 {
-            Memory::Own { buffer, at, .. } => Self(Memory::Own {
-                buffer: buffer.clone(),
-                at: at + as_u32(from),
-                len: as_u32(len),
-            }),
-            Memory::Kept(bytes) => Self(Memory::Kept(bytes.slice(from..from + len))),
+        let mut part = self.clone();
+        part.advance(as_usize(from));
+        match &mut part.0 {
+            Memory::Slab { len: left, .. } | Memory::Zeros { len: left } => {
+                *left = as_u32(as_usize(len)).min(*left);
+            }
         }
+        part
     }
 
     fn advance(&mut self, count: usize) {
+        let count = as_u32(count).min(as_u32(self.len()));
         match &mut self.0 {
-            Memory::Own { at, len, .. } => {
-                let count = as_u32(count).min(*len);
+            Memory::Slab { at, len, .. } => {
                 *at += count;
                 *len -= count;
             }
-            Memory::Kept(bytes) => bytes.advance(count.min(bytes.len())),
+            Memory::Zeros { len } => *len -= count,
         }
     }
 }
@@ -262,9 +251,9 @@ mod tests {
 
     fn sample() -> ReadBuf {
         let mut buf = ReadBuf::default();
-        buf.push(Piece::own(Arc::from(&b"xhello"[..]), 1, 5));
-        buf.push(Piece::kept(Bytes::from_static(b", ")));
-        buf.push(Piece::own(Arc::from(&b"world"[..]), 0, 5));
+        for (bytes, at, len) in [(&b"xhello"[..], 1, 5), (b", ", 0, 2), (b"world", 0, 5)] {
+            buf.push(Piece::of_slab(Slab::new(Box::from(bytes), len), at, len));
+        }
         buf
     }
 
@@ -289,11 +278,11 @@ mod tests {
 
     #[test]
     fn one_piece_becomes_bytes_without_a_copy() {
-        let buffer: Arc<[u8]> = Arc::from(&[7u8; 100][..]);
+        let slab = Slab::new(Box::from([7u8; 100]), 100);
         let mut buf = ReadBuf::default();
-        buf.push(Piece::own(buffer.clone(), 10, 20));
+        buf.push(Piece::of_slab(slab.clone(), 10, 20));
         let bytes = buf.into_bytes();
-        assert_eq!(bytes.as_ptr(), buffer[10..].as_ptr());
+        assert_eq!(bytes.as_ptr(), slab.bytes()[10..].as_ptr());
     }
 
     #[test]

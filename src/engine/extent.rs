@@ -1,9 +1,11 @@
 //! One cached byte range of one object, in one state.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::buf::Slab;
 use crate::error::BackendError;
 use crate::types::{JournalTid, Moment, Timestamp};
 
@@ -174,7 +176,7 @@ pub(crate) struct Extent {
     /// Length in bytes, above zero.
     pub(crate) len: u32,
     /// Where its bytes are; none for states without bytes.
-    pub(crate) slab: Option<super::slab::SlabId>,
+    pub(crate) slab: Option<Arc<Slab>>,
     /// Where in the slab they start.
     pub(crate) at: u32,
     /// The eviction queue's number for it; 0 when it is in no queue.
@@ -183,6 +185,11 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    /// Whether its bytes are in this slab.
+    pub(crate) fn is_in(&self, slab: &Arc<Slab>) -> bool {
+        self.slab.as_ref().is_some_and(|own| Arc::ptr_eq(own, slab))
+    }
+
     /// An extent that holds no bytes.
     pub(crate) fn without_bytes(state: ExtentState, len: u32) -> Self {
         Self {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::Choices;
-use crate::buf::{Piece, ReadBuf};
+use crate::buf::{Piece, ReadBuf, Slab};
 use crate::engine::{join_places, slices, split_by_place};
 use crate::request::{Missing, ObjectExtent, ReadRequest, Shape, WriteRequest};
 use crate::types::{ByteRange, OFFSET_BYTES_MAX, ObjectKey, Place};
@@ -189,7 +189,9 @@ fn check_read(shape: &Shape, read: &ReadRequest) {
         }
         let mut buffer = ReadBuf::default();
         for piece in bytes.chunks(13) {
-            buffer.push(Piece::kept(Bytes::copy_from_slice(piece)));
+            let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            let slab = Slab::new(Box::from(piece), len);
+            buffer.push(Piece::of_slab(slab, 0, len));
         }
         split_by_place(&extent.places, buffer, &mut parts);
     }

@@ -1,12 +1,27 @@
 //! Checking a window against itself (rule B-02).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Totals, WINDOW_BYTES, Window};
+use crate::buf::Slab;
 use crate::engine::extent::ExtentState;
-use crate::engine::slab::SlabId;
 
 impl Window {
+    /// The slabs, each with how many of its bytes are pointed at.
+    pub(super) fn usage(&self) -> Vec<(&Slab, u64)> {
+        let mut usage: BTreeMap<*const Slab, (&Slab, u64)> = BTreeMap::new();
+        let extents = self
+            .extents
+            .iter()
+            .filter_map(|extent| Some((extent.slab.as_ref()?, extent.len)));
+        let overtaken = self.overtaken.iter().map(|part| (&part.slab, part.bytes));
+        for (slab, bytes) in extents.chain(overtaken) {
+            usage.entry(Arc::as_ptr(slab)).or_insert((slab, 0)).1 += u64::from(bytes);
+        }
+        usage.into_values().collect()
+    }
+
     /// Recounts everything and names the first thing that is wrong (rule B-02).
     pub(crate) fn audit(&self) -> Result<(), &'static str> {
         if self.starts.len() != self.extents.len() {
@@ -27,8 +42,8 @@ impl Window {
             if wants_bytes != extent.slab.is_some() {
                 return Err("an extent has bytes that its state does not allow, or none");
             }
-            if let Some(slab) = extent.slab
-                && self.slabs.slice(slab, extent.at, extent.len).is_none()
+            if let Some(slab) = &extent.slab
+                && slab.slice(extent.at, extent.len).is_none()
             {
                 return Err("an extent points outside its memory");
             }
@@ -36,19 +51,15 @@ impl Window {
                 return Err("a window with dirty bytes is not listed");
             }
         }
-        let mut pointed: BTreeMap<SlabId, u64> = BTreeMap::new();
-        for extent in &self.extents {
-            if let Some(slab) = extent.slab {
-                *pointed.entry(slab).or_default() += u64::from(extent.len);
-            }
-        }
-        for part in &self.overtaken {
-            *pointed.entry(part.slab).or_default() += u64::from(part.bytes);
-        }
-        for (id, live, _) in self.slabs.usage() {
-            if pointed.get(&id) != Some(&u64::from(live)) {
+        let mut allocated = 0;
+        for (slab, pointed) in self.usage() {
+            if pointed != u64::from(slab.live()) {
                 return Err("a slab's live bytes differ from what points at it");
             }
+            allocated += slab.bytes().len() as u64;
+        }
+        if allocated != self.slabs.allocated_bytes() {
+            return Err("the allocated bytes differ from a recount");
         }
         let carried: u64 = self
             .overtaken

@@ -1,10 +1,11 @@
 //! Taking bytes out of a window: discard, purge, truncate, release, eviction.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Overtaken, Span, Window};
+use crate::buf::Slab;
 use crate::engine::extent::{Extent, ExtentState, OpId};
-use crate::engine::slab::SlabId;
 use crate::types::JournalTid;
 
 /// What left a window otherwise than by reaching the store.
@@ -86,7 +87,6 @@ impl Window {
     /// Gives back the tables' memory once nothing is here.
     pub(super) fn shrink_if_empty(&mut self) {
         if self.extents.is_empty() && self.overtaken.is_empty() {
-            self.slabs.shrink_if_empty();
             self.starts = Vec::new();
             self.extents = Vec::new();
             self.overtaken = Vec::new();
@@ -165,7 +165,7 @@ impl Window {
         }
         let starts: Vec<u32> = self.starts.drain(indexes.clone()).collect();
         let extents: Vec<Extent> = self.extents.drain(indexes).collect();
-        let mut released: Vec<SlabId> = Vec::new();
+        let mut released: Vec<Arc<Slab>> = Vec::new();
         for (start, extent) in starts.into_iter().zip(extents) {
             self.count(&extent, -1);
             match &extent.state {
@@ -191,7 +191,7 @@ impl Window {
             let Some(slab) = extent.slab else { continue };
             if let ExtentState::Tx { op, .. } = extent.state {
                 self.overtake(op, slab, extent.len);
-            } else if self.slabs.release(slab, extent.len) && released.last() != Some(&slab) {
+            } else if self.slabs.release(&slab, extent.len) {
                 released.push(slab);
             }
         }
@@ -199,43 +199,42 @@ impl Window {
     }
 
     /// Notes that writeback `op` still carries so many bytes of a slab which are no longer here.
-    fn overtake(&mut self, op: OpId, slab: SlabId, bytes: u32) {
+    fn overtake(&mut self, op: OpId, slab: Arc<Slab>, bytes: u32) {
         self.overtaken_bytes += u64::from(bytes);
         match self.overtaken.last_mut() {
-            Some(last) if last.op == op && last.slab == slab => last.bytes += bytes,
+            Some(last) if last.op == op && Arc::ptr_eq(&last.slab, &slab) => last.bytes += bytes,
             Some(_) | None => self.overtaken.push(Overtaken { op, slab, bytes }),
         }
     }
 
     /// Copies what little is left of each of these slabs into buffers of its own, so that their memory goes
     /// (rule B-05). What is on its way to the store stays: the writeback holds the memory anyway.
-    pub(super) fn copy_out_sparse(&mut self, mut slabs: Vec<SlabId>) {
-        slabs.sort_unstable();
-        slabs.dedup();
+    pub(super) fn copy_out_sparse(&mut self, mut slabs: Vec<Arc<Slab>>) {
+        // In the order in which they were let go of, not of their addresses: the engine is deterministic.
+        slabs.dedup_by(|a, b| Arc::ptr_eq(a, b));
         for slab in slabs {
-            let is_carried = self.overtaken.iter().any(|part| part.slab == slab)
+            let is_carried = self
+                .overtaken
+                .iter()
+                .any(|part| Arc::ptr_eq(&part.slab, &slab))
                 || self.extents.iter().any(|extent| {
-                    extent.slab == Some(slab) && matches!(extent.state, ExtentState::Tx { .. })
+                    extent.is_in(&slab) && matches!(extent.state, ExtentState::Tx { .. })
                 });
-            if self.slabs.is_sparse(slab) && !is_carried {
-                self.copy_out(slab);
+            if slab.live() > 0 && slab.is_sparse() && !is_carried {
+                self.copy_out(&slab);
             }
         }
     }
 
-    fn copy_out(&mut self, sparse: SlabId) {
+    fn copy_out(&mut self, sparse: &Arc<Slab>) {
         for extent in &mut self.extents {
-            if extent.slab != Some(sparse) {
+            if !extent.is_in(sparse) {
                 continue;
             }
-            let Some(bytes) = self
-                .slabs
-                .slice(sparse, extent.at, extent.len)
-                .map(Vec::from)
-            else {
+            let Some(bytes) = sparse.slice(extent.at, extent.len) else {
                 continue;
             };
-            extent.slab = Some(self.slabs.copy_in(&bytes));
+            extent.slab = Some(self.slabs.copy_in(bytes));
             extent.at = 0;
             self.slabs.release(sparse, extent.len);
         }
@@ -258,7 +257,9 @@ impl Window {
         };
         let same = match (&a.state, &b.state) {
             (ExtentState::Zero, ExtentState::Zero) => true,
-            (ExtentState::Clean, ExtentState::Clean) => a.slab == b.slab && a.at + a.len == b.at,
+            (ExtentState::Clean, ExtentState::Clean) => {
+                b.slab.as_ref().is_some_and(|slab| a.is_in(slab)) && a.at + a.len == b.at
+            }
             _ => false,
         };
         if !touches || !same {

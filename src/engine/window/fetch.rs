@@ -138,7 +138,7 @@ impl Window {
                 continue;
             };
             if has_bytes && whole {
-                (extent.slab, extent.at) = (slab, from);
+                (extent.slab, extent.at) = (slab.clone(), from);
             } else if has_bytes {
                 let part = bytes.get(from as usize..(from + extent.len) as usize);
                 (extent.slab, extent.at) = (part.map(|part| self.slabs.copy_in(part)), 0);

@@ -18,9 +18,11 @@ pub(crate) use fetch::{Fill, Found};
 pub(crate) use write::{Put, PutOutcome};
 pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
 
+use std::sync::Arc;
+
 use super::extent::{BufferState, Extent, ExtentState, OpId};
-use super::slab::{SlabId, Slabs};
-use crate::buf::ReadBuf;
+use super::slab::Slabs;
+use crate::buf::{Piece, ReadBuf, Slab};
 use crate::types::Moment;
 
 /// How many bytes of an object one window covers.
@@ -58,10 +60,10 @@ impl Span {
 
 /// Bytes that were overwritten or dropped while on their way to the store. They keep their memory, and their place
 /// in the books, until the writeback ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Overtaken {
     op: OpId,
-    slab: SlabId,
+    slab: Arc<Slab>,
     bytes: u32,
 }
 
@@ -218,16 +220,11 @@ impl Window {
             }
             let end = (*start + extent.len).min(span.end);
             let within = at - *start;
-            match extent.slab {
+            match &extent.slab {
                 Some(slab) => {
-                    let Some(piece) = self.slabs.piece(slab, extent.at + within, end - at) else {
-                        break;
-                    };
-                    out.push(piece);
+                    out.push(Piece::of_slab(slab.clone(), extent.at + within, end - at));
                 }
-                None => {
-                    crate::buf::Piece::zeros(u64::from(end - at)).for_each(|zero| out.push(zero))
-                }
+                None => Piece::zeros(u64::from(end - at)).for_each(|zero| out.push(zero)),
             }
             how.mark(
                 extent,

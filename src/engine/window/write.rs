@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Access, Span, Window};
+use crate::buf::Slab;
 use crate::engine::extent::{Extent, ExtentState, Mark, Written};
+use crate::engine::slab::Slabs;
 use crate::engine::window::Dropped;
 
 /// Touching small writes are joined into one buffer up to this size.
@@ -83,7 +85,8 @@ impl Window {
         let at = (extent.at + (put.span.start - span.start)) as usize;
         let Some(buffer) = extent
             .slab
-            .and_then(|slab| self.slabs.unique(slab))
+            .as_mut()
+            .and_then(Slab::unique)
             .and_then(|buffer| buffer.get_mut(at..at + put.bytes.len()))
         else {
             return false;
@@ -119,19 +122,17 @@ impl Window {
             return false;
         }
         let written = old.joined(&put.written);
-        let Some(slab) = extent.slab else {
+        let Some(slab) = &mut extent.slab else {
             return false;
         };
         let from = (extent.at + extent.len) as usize;
-        let Some(buffer) = self
-            .slabs
-            .unique(slab)
-            .and_then(|buffer| buffer.get_mut(from..from + put.bytes.len()))
+        let Some(buffer) =
+            Slab::unique(slab).and_then(|buffer| buffer.get_mut(from..from + put.bytes.len()))
         else {
             return false;
         };
         buffer.copy_from_slice(put.bytes);
-        self.slabs.retain(slab, put.span.len());
+        Slabs::retain(slab, put.span.len());
         extent.state = ExtentState::Dirty(written);
         extent.len += put.span.len();
         put.access.mark(extent, true);
@@ -202,7 +203,7 @@ impl Window {
         index: usize,
         put: &Put<'_>,
         written: &mut Written,
-    ) -> (usize, u32, crate::engine::slab::SlabId, u32, u32) {
+    ) -> (usize, u32, Arc<Slab>, u32, u32) {
         let mut span = put.span;
         let left = index
             .checked_sub(1)
@@ -255,14 +256,14 @@ impl Window {
             first = left;
         }
         let capacity = total.next_power_of_two().min(JOIN_BYTES_MAX);
-        let buffer = Arc::from(buffer.get(..capacity).unwrap_or(&buffer));
+        let buffer = Box::from(buffer.get(..capacity).unwrap_or(&buffer));
         let slab = self.slabs.take(buffer, span.len());
         (first, span.start, slab, 0, span.len())
     }
 
     fn bytes_at(&self, index: Option<usize>) -> Option<&[u8]> {
         let extent = self.extents.get(index?)?;
-        self.slabs.slice(extent.slab?, extent.at, extent.len)
+        extent.slab.as_ref()?.slice(extent.at, extent.len)
     }
 
     fn may_join_small(&self, index: usize, len: usize, written: &Written) -> bool {

@@ -1,10 +1,12 @@
 //! Choosing dirty bytes to send, and what becomes of them (rules F-02, F-03, W-03, W-09).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Span, Window};
+use crate::buf::{Piece, Slab};
 use crate::engine::extent::{ExtentState, OpId, Written};
-use crate::engine::slab::SlabId;
 use crate::types::{JournalTid, Moment};
 
 /// Which dirty bytes are to go.
@@ -84,7 +86,8 @@ impl Window {
         };
         let piece = extent
             .slab
-            .and_then(|slab| self.slabs.piece(slab, extent.at, extent.len));
+            .as_ref()
+            .map(|slab| Piece::of_slab(slab.clone(), extent.at, extent.len));
         if let Some(piece) = piece {
             sink.take(held, &written, piece.into_bytes());
             self.set_state(index, ExtentState::Tx { op, written });
@@ -148,7 +151,7 @@ impl Window {
                     continue;
                 }
                 outcome.bytes += u64::from(held.len());
-                slabs.extend(extent.slab);
+                slabs.extend(extent.slab.clone());
                 match end {
                     WriteEnd::Stored { stamp } => {
                         extent.stamp = stamp;
@@ -174,7 +177,7 @@ impl Window {
     }
 
     /// Lets go of what writeback `op` still carried though it was no longer here.
-    fn land_overtaken(&mut self, op: OpId) -> Vec<SlabId> {
+    fn land_overtaken(&mut self, op: OpId) -> Vec<Arc<Slab>> {
         let mut slabs = Vec::new();
         let (held, released) = (&mut self.slabs, &mut self.overtaken_bytes);
         self.overtaken.retain(|part| {
@@ -182,8 +185,8 @@ impl Window {
                 return true;
             }
             *released -= u64::from(part.bytes);
-            if held.release(part.slab, part.bytes) {
-                slabs.push(part.slab);
+            if held.release(&part.slab, part.bytes) {
+                slabs.push(part.slab.clone());
             }
             false
         });

@@ -286,7 +286,8 @@ impl Model {
         for (at, extent) in self.window.iter() {
             let bytes = extent
                 .slab
-                .and_then(|slab| self.window.slabs.slice(slab, extent.at, extent.len));
+                .as_ref()
+                .and_then(|slab| slab.slice(extent.at, extent.len));
             for (nth, position) in (at.start..at.end).enumerate() {
                 let value = bytes.map_or(0, |bytes| bytes[nth]);
                 let journal = |written: &Written| written.journal.map(|tid| tid.0.get());
@@ -310,15 +311,15 @@ impl Model {
             .any(|byte| matches!(byte, Byte::Dirty(_, Some(_)) | Byte::Tx(_, _, Some(_))));
         assert_eq!(self.window.is_journaled(), is_journaled);
         // A buffer of which less than a quarter is in use is given up, unless a writeback holds it.
-        for (id, live, len) in self.window.slabs.usage() {
-            let is_held = self.window.overtaken.iter().any(|part| part.slab == id)
+        for (slab, live) in self.window.usage() {
+            let is_same = |other: &Slab| std::ptr::eq(other, slab);
+            let is_held = self.window.overtaken.iter().any(|part| is_same(&part.slab))
                 || self.window.extents.iter().any(|extent| {
-                    extent.slab == Some(id) && extent.state.kind() == BufferState::Tx
+                    extent.slab.as_deref().is_some_and(is_same)
+                        && extent.state.kind() == BufferState::Tx
                 });
-            assert!(
-                is_held || live as usize * 4 >= len,
-                "{live} of {len} in use"
-            );
+            let len = slab.bytes().len();
+            assert!(is_held || !slab.is_sparse(), "{live} of {len} in use");
         }
     }
 
