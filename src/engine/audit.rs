@@ -107,7 +107,7 @@ impl<S: Shelf> SetEngine<S> {
                     return Err(fail(format!("window {index} is filed wrongly")));
                 }
                 for (_, extent) in guard.iter() {
-                    self.audit_op(&extent.state)
+                    self.audit_op(extent.state)
                         .map_err(|wrong| fail(wrong.to_owned()))?;
                 }
                 recount.charge += guard.charge();
@@ -268,7 +268,7 @@ impl<S: Shelf> SetEngine<S> {
                         continue;
                     };
                     let written = extent.state.written();
-                    let tid = match &extent.state {
+                    let tid = match extent.state {
                         ExtentState::Rx { op } | ExtentState::Tx { op, .. } => Some(op.0),
                         ExtentState::Clean
                         | ExtentState::Zero

@@ -1,10 +1,11 @@
-//! One cached byte range of one object, in one state.
+//! One cached byte range of one object, and the state that it is in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::window::Span;
 use crate::buf::Slab;
 use crate::error::BackendError;
 use crate::types::{JournalTid, Moment, Timestamp};
@@ -98,12 +99,10 @@ impl ExtentState {
         }
     }
 
-    /// Whether reads are served from this extent.
-    pub(crate) const fn is_readable(&self) -> bool {
-        matches!(
-            self,
-            Self::Clean | Self::Zero | Self::Dirty(_) | Self::Tx { .. }
-        )
+    /// Whether a journal entry holds the bytes.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.written()
+            .is_some_and(|written| written.journal.is_some())
     }
 
     /// Whether the extent may go at any time: its bytes are in the store, or there are none.
@@ -169,15 +168,16 @@ impl Clone for Mark {
     }
 }
 
-/// One cached byte range. Where it starts is kept beside it by the [`Window`](super::window::Window).
+/// One cached byte range, without its state: what a hit needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
-    pub(crate) state: ExtentState,
+    /// Where its bytes are; none for states without bytes. Whoever has bytes is readable.
+    pub(crate) slab: Option<Arc<Slab>>,
+    /// Where in its window it starts.
+    pub(crate) start: u32,
     /// Length in bytes, above zero.
     pub(crate) len: u32,
-    /// Where its bytes are; none for states without bytes.
-    pub(crate) slab: Option<Arc<Slab>>,
-    /// Where in the slab they start.
+    /// Where in the slab its bytes start.
     pub(crate) at: u32,
     /// The eviction queue's number for it; 0 when it is in no queue.
     pub(crate) stamp: u32,
@@ -185,21 +185,32 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Whether its bytes are in this slab.
-    pub(crate) fn is_in(&self, slab: &Arc<Slab>) -> bool {
-        self.slab.as_ref().is_some_and(|own| Arc::ptr_eq(own, slab))
-    }
-
     /// An extent that holds no bytes.
-    pub(crate) fn without_bytes(state: ExtentState, len: u32) -> Self {
+    pub(crate) fn without_bytes(start: u32, len: u32) -> Self {
         Self {
-            state,
-            len,
             slab: None,
+            start,
+            len,
             at: 0,
             stamp: 0,
             mark: Mark::default(),
         }
+    }
+
+    pub(crate) const fn end(&self) -> u32 {
+        self.start.saturating_add(self.len)
+    }
+
+    pub(crate) const fn span(&self) -> Span {
+        Span {
+            start: self.start,
+            end: self.end(),
+        }
+    }
+
+    /// Whether its bytes are in this slab.
+    pub(crate) fn is_in(&self, slab: &Arc<Slab>) -> bool {
+        self.slab.as_ref().is_some_and(|own| Arc::ptr_eq(own, slab))
     }
 }
 

@@ -13,6 +13,7 @@ impl Window {
         let mut usage: BTreeMap<*const Slab, (&Slab, u64)> = BTreeMap::new();
         let extents = self
             .extents
+            .from(0)
             .iter()
             .filter_map(|extent| Some((extent.slab.as_ref()?, extent.len)));
         let overtaken = self.overtaken.iter().map(|part| (&part.slab, part.bytes));
@@ -24,7 +25,7 @@ impl Window {
 
     /// Recounts everything and names the first thing that is wrong (rule B-02).
     pub(crate) fn audit(&self) -> Result<(), &'static str> {
-        if self.starts.len() != self.extents.len() {
+        if !self.extents.is_whole() {
             return Err("the window's arrays differ in length");
         }
         let mut end = 0;
@@ -36,9 +37,9 @@ impl Window {
             }
             end = span.end;
             totals.count(extent.state.kind(), extent.len, 1);
-            journaled += u32::from(extent.state.written().is_some_and(|w| w.journal.is_some()));
+            journaled += u32::from(extent.state.is_journaled());
             let wants_bytes =
-                extent.state.written().is_some() || extent.state == ExtentState::Clean;
+                extent.state.written().is_some() || *extent.state == ExtentState::Clean;
             if wants_bytes != extent.slab.is_some() {
                 return Err("an extent has bytes that its state does not allow, or none");
             }

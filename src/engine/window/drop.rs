@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::table::Table;
 use super::{Overtaken, Span, Window};
 use crate::buf::Slab;
-use crate::engine::extent::{Extent, ExtentState, OpId};
+use crate::engine::extent::{ExtentState, OpId};
 use crate::types::JournalTid;
 
 /// What left a window otherwise than by reaching the store.
@@ -65,7 +66,7 @@ impl Window {
         let covered = if what == What::All {
             self.cut_out(span)
         } else {
-            self.inside(span)
+            self.extents.overlapping(span)
         };
         if what == What::All {
             self.remove_indexes(covered, &mut dropped);
@@ -73,8 +74,8 @@ impl Window {
             for index in covered.rev() {
                 if self
                     .extents
-                    .get(index)
-                    .is_some_and(|extent| what.takes(&extent.state))
+                    .state(index)
+                    .is_some_and(|state| what.takes(state))
                 {
                     self.remove_indexes(index..index + 1, &mut dropped);
                 }
@@ -87,29 +88,15 @@ impl Window {
     /// Gives back the tables' memory once nothing is here.
     pub(super) fn shrink_if_empty(&mut self) {
         if self.extents.is_empty() && self.overtaken.is_empty() {
-            self.starts = Vec::new();
-            self.extents = Vec::new();
+            self.extents = Table::default();
             self.overtaken = Vec::new();
         }
     }
 
     /// Whether nothing but known zeros and fetches under way is here (rule R-09).
     pub(crate) fn holds_nothing(&self) -> bool {
-        self.extents
-            .iter()
-            .all(|extent| What::HoldsNothing.takes(&extent.state))
-    }
-
-    /// The extents that overlap `span`.
-    fn inside(&self, span: Span) -> Range<usize> {
-        let first = self.find(span.start);
-        let count = self
-            .starts
-            .iter()
-            .skip(first)
-            .take_while(|start| **start < span.end)
-            .count();
-        first..first + count
+        self.iter()
+            .all(|(_, extent)| What::HoldsNothing.takes(extent.state))
     }
 
     /// Evicts what bears the eviction queue's number `stamp` and was not used since the last scan; what was
@@ -123,10 +110,14 @@ impl Window {
         let mut outcome = Evicted::default();
         let mut ignored = Dropped::default();
         for index in (0..self.extents.len()).rev() {
+            let Some(state) = self.extents.state(index) else {
+                continue;
+            };
+            let (is_droppable, is_clean) = (state.is_droppable(), *state == ExtentState::Clean);
             let Some(extent) = self.extents.get_mut(index) else {
                 continue;
             };
-            if extent.stamp != stamp || !extent.state.is_droppable() {
+            if extent.stamp != stamp || !is_droppable {
                 continue;
             }
             let bytes = u64::from(extent.len);
@@ -135,7 +126,7 @@ impl Window {
                 outcome.kept += bytes;
             } else {
                 outcome.bytes += bytes;
-                if extent.state == ExtentState::Clean {
+                if is_clean {
                     outcome.lost_bytes = true;
                     gone(self.span_at(index));
                 }
@@ -149,8 +140,8 @@ impl Window {
     /// Gives what is first to go (rule R-16) the number `stamp`. Returns its bytes.
     pub(crate) fn restamp_first_to_go(&mut self, stamp: u32) -> u64 {
         let mut bytes = 0;
-        for extent in &mut self.extents {
-            if extent.state.is_droppable() && extent.mark.is_first_to_go() {
+        for (extent, state) in self.extents.iter_mut() {
+            if state.is_droppable() && extent.mark.is_first_to_go() {
                 extent.stamp = stamp;
                 bytes += u64::from(extent.len);
             }
@@ -163,12 +154,10 @@ impl Window {
         if indexes.is_empty() {
             return;
         }
-        let starts: Vec<u32> = self.starts.drain(indexes.clone()).collect();
-        let extents: Vec<Extent> = self.extents.drain(indexes).collect();
         let mut released: Vec<Arc<Slab>> = Vec::new();
-        for (start, extent) in starts.into_iter().zip(extents) {
-            self.count(&extent, -1);
-            match &extent.state {
+        for (extent, state) in self.extents.drain(indexes) {
+            self.count(&extent, &state, -1);
+            match &state {
                 ExtentState::Dirty(_) => dropped.dirty_bytes += u64::from(extent.len),
                 ExtentState::Rx { op } if dropped.fetches.last() != Some(op) => {
                     dropped.fetches.push(*op);
@@ -179,17 +168,11 @@ impl Window {
                 | ExtentState::Rx { .. }
                 | ExtentState::Error(_) => {}
             }
-            if let Some(tid) = extent.state.written().and_then(|written| written.journal) {
-                dropped.journal.push((
-                    Span {
-                        start,
-                        end: start + extent.len,
-                    },
-                    tid,
-                ));
+            if let Some(tid) = state.written().and_then(|written| written.journal) {
+                dropped.journal.push((extent.span(), tid));
             }
             let Some(slab) = extent.slab else { continue };
-            if let ExtentState::Tx { op, .. } = extent.state {
+            if let ExtentState::Tx { op, .. } = state {
                 self.overtake(op, slab, extent.len);
             } else if self.slabs.release(&slab, extent.len) {
                 released.push(slab);
@@ -217,7 +200,7 @@ impl Window {
                 .overtaken
                 .iter()
                 .any(|part| Arc::ptr_eq(&part.slab, &slab))
-                || self.extents.iter().any(|extent| {
+                || self.iter().any(|(_, extent)| {
                     extent.is_in(&slab) && matches!(extent.state, ExtentState::Tx { .. })
                 });
             if slab.live() > 0 && slab.is_sparse() && !is_carried {
@@ -227,7 +210,7 @@ impl Window {
     }
 
     fn copy_out(&mut self, sparse: &Arc<Slab>) {
-        for extent in &mut self.extents {
+        for (extent, _) in self.extents.iter_mut() {
             if !extent.is_in(sparse) {
                 continue;
             }
@@ -255,7 +238,11 @@ impl Window {
         let (Some(a), Some(b)) = (self.extents.get(left), self.extents.get(left + 1)) else {
             return;
         };
-        let same = match (&a.state, &b.state) {
+        let states = (self.extents.state(left), self.extents.state(left + 1));
+        let (Some(a_state), Some(b_state)) = states else {
+            return;
+        };
+        let same = match (a_state, b_state) {
             (ExtentState::Zero, ExtentState::Zero) => true,
             (ExtentState::Clean, ExtentState::Clean) => {
                 b.slab.as_ref().is_some_and(|slab| a.is_in(slab)) && a.at + a.len == b.at
@@ -267,8 +254,7 @@ impl Window {
         }
         let (len, stamp) = (b.len, a.stamp.max(b.stamp));
         let mark = a.mark.merged(&b.mark);
-        let kind = b.state.kind();
-        self.starts.remove(left + 1);
+        let kind = b_state.kind();
         self.extents.remove(left + 1);
         if let Some(whole) = self.extents.get_mut(left) {
             whole.len += len;

@@ -23,14 +23,11 @@ impl Window {
     /// Walks over `span` from its start to its end without a hole.
     pub(crate) fn examine(&self, span: Span, mut visit: impl FnMut(Span, Found<'_>)) {
         let mut at = span.start;
-        for index in self.find(span.start)..self.extents.len() {
+        for index in self.extents.overlapping(span) {
             let held = self.span_at(index);
-            let Some(extent) = self.extents.get(index) else {
+            let Some(state) = self.extents.state(index) else {
                 break;
             };
-            if held.start >= span.end {
-                break;
-            }
             if held.start > at {
                 visit(
                     Span {
@@ -42,7 +39,7 @@ impl Window {
                 at = held.start;
             }
             let end = held.end.min(span.end);
-            let found = match &extent.state {
+            let found = match state {
                 ExtentState::Rx { op } => Found::Fetching(*op),
                 ExtentState::Error(error) => Found::Failed(error),
                 ExtentState::Clean
@@ -66,24 +63,18 @@ impl Window {
 
     /// Marks what is missing in `span` as being fetched by `op`. Returns those bytes.
     pub(crate) fn begin_fetch(&mut self, span: Span, op: OpId) -> u64 {
-        self.fill_gaps(span, |len| {
-            Extent::without_bytes(ExtentState::Rx { op }, len)
-        })
+        self.fill_gaps(span, &ExtentState::Rx { op }, 0)
     }
 
     /// Fills what is missing in `span` with known zeros, joined with zeros that they touch. Returns those bytes.
     pub(crate) fn put_zeros(&mut self, span: Span, stamp: u32) -> u64 {
-        let filled = self.fill_gaps(span, |len| {
-            let mut extent = Extent::without_bytes(ExtentState::Zero, len);
-            extent.stamp = stamp;
-            extent
-        });
+        let filled = self.fill_gaps(span, &ExtentState::Zero, stamp);
         self.join_clean(span);
         filled
     }
 
     /// Puts new extents where `span` has gaps or failed fetches, and nowhere else.
-    fn fill_gaps(&mut self, span: Span, make: impl Fn(u32) -> Extent) -> u64 {
+    fn fill_gaps(&mut self, span: Span, state: &ExtentState, stamp: u32) -> u64 {
         let mut gaps = Vec::new();
         self.examine(span, |part, found| match found {
             Found::Gap | Found::Failed(_) => gaps.push(part),
@@ -93,7 +84,9 @@ impl Window {
         for gap in gaps {
             let covered = self.cut_out(gap);
             self.remove_indexes(covered.clone(), &mut super::Dropped::default());
-            self.insert(covered.start, gap.start, make(gap.len()));
+            let mut extent = Extent::without_bytes(gap.start, gap.len());
+            extent.stamp = stamp;
+            self.insert(covered.start, extent, state.clone());
             filled += u64::from(gap.len());
         }
         filled
@@ -113,7 +106,7 @@ impl Window {
         let live: u32 = waiting
             .iter()
             .filter(|index| self.start_at(**index) < data_end)
-            .map(|index| self.len_at(*index))
+            .map(|index| self.span_at(*index).len())
             .sum();
         let mut bytes = bytes;
         bytes.truncate(arrived as usize);
@@ -123,7 +116,7 @@ impl Window {
         let mut filled = 0;
         for index in waiting {
             let start = self.start_at(index);
-            filled += u64::from(self.len_at(index));
+            filled += u64::from(self.span_at(index).len());
             let has_bytes = start < data_end;
             self.set_state(
                 index,
@@ -171,14 +164,8 @@ impl Window {
 
     /// The extents inside `span` that wait for `op`. Fetches cover whole extents, so no cut is needed.
     fn waiting_for(&self, span: Span, op: OpId) -> Vec<usize> {
-        (self.find(span.start)..self.extents.len())
-            .take_while(|index| self.start_at(*index) < span.end)
-            .filter(|index| {
-                self.extents
-                    .get(*index)
-                    .is_some_and(|e| e.state == ExtentState::Rx { op })
-            })
-            .collect()
+        let waits = |index: &usize| self.extents.state(*index) == Some(&ExtentState::Rx { op });
+        self.extents.overlapping(span).filter(waits).collect()
     }
 }
 

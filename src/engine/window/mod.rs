@@ -1,13 +1,13 @@
 //! One window of an object: a run of [`WINDOW_BYTES`] bytes with its extents, the unit that one lock guards.
 //!
-//! Extents are kept as parallel arrays sorted by where they start; they never overlap, and a gap means that
-//! nothing is known. A window knows no lock, no clock and no other window. What it holds is counted as it
+//! Extents are kept sorted by where they start; they never overlap, and a gap means that nothing is known. A window knows no lock, no clock and no other window. What it holds is counted as it
 //! changes, and [`Window::settle`] tells what changed since it was last asked, for the ledger and the gauges.
 
 mod audit;
 mod charge;
 mod drop;
 mod fetch;
+mod table;
 mod write;
 mod write_back;
 
@@ -15,10 +15,13 @@ pub(crate) use charge::Settlement;
 pub use charge::{Charge, Totals};
 pub(crate) use drop::{Dropped, What};
 pub(crate) use fetch::{Fill, Found};
+pub(crate) use table::Held;
 pub(crate) use write::{Put, PutOutcome};
 pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
 
 use std::sync::Arc;
+
+use table::Table;
 
 use super::extent::{BufferState, Extent, ExtentState, OpId};
 use super::slab::Slabs;
@@ -70,8 +73,7 @@ struct Overtaken {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    starts: Vec<u32>,
-    extents: Vec<Extent>,
+    extents: Table,
     slabs: Slabs,
     totals: Totals,
     /// What writebacks still carry though it was overwritten or dropped here.
@@ -91,60 +93,45 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn len_at(&self, index: usize) -> u32 {
-        self.extents.get(index).map_or(0, |extent| extent.len)
-    }
-
     fn start_at(&self, index: usize) -> u32 {
-        self.starts.get(index).copied().unwrap_or(u32::MAX)
+        self.extents.span(index).start
     }
 
     fn span_at(&self, index: usize) -> Span {
-        let start = self.start_at(index);
-        Span {
-            start,
-            end: start.saturating_add(self.len_at(index)),
-        }
+        self.extents.span(index)
     }
 
     /// The first extent that ends behind `position`.
     fn find(&self, position: u32) -> usize {
-        let after = self.starts.partition_point(|start| *start <= position);
-        match after.checked_sub(1) {
-            Some(before) if self.span_at(before).end > position => before,
-            Some(_) | None => after,
-        }
+        self.extents.find(position)
     }
 
     /// Splits the extent across `position`, if one lies there, and gives the first extent that starts at or
     /// behind it. Both sides keep all that the whole had; bytes are shared (rule B-03).
     fn cut(&mut self, position: u32) -> usize {
         let index = self.find(position);
-        let start = self.start_at(index);
-        if start >= position {
+        let Some(state) = self.extents.state(index).cloned() else {
             return index;
-        }
-        let left_len = position - start;
+        };
         let Some(left) = self.extents.get_mut(index) else {
             return index;
         };
+        if left.start >= position {
+            return index;
+        }
+        let left_len = position - left.start;
         let mut right = left.clone();
         left.len = left_len;
+        right.start = position;
         right.len -= left_len;
         if right.slab.is_some() {
             right.at += left_len;
         }
-        let kind = right.state.kind();
-        self.totals.count(kind, 0, 1);
-        if right
-            .state
-            .written()
-            .is_some_and(|written| written.journal.is_some())
-        {
+        self.totals.count(state.kind(), 0, 1);
+        if state.is_journaled() {
             self.journaled += 1;
         }
-        self.starts.insert(index + 1, position);
-        self.extents.insert(index + 1, right);
+        self.extents.insert(index + 1, right, state);
         self.changed = true;
         index + 1
     }
@@ -157,20 +144,14 @@ impl Window {
     }
 
     /// Puts an extent into a gap. Its slab's live bytes already count it.
-    fn insert(&mut self, index: usize, start: u32, extent: Extent) {
-        self.count(&extent, 1);
-        self.starts.insert(index, start);
-        self.extents.insert(index, extent);
-        self.changed = true;
+    fn insert(&mut self, index: usize, extent: Extent, state: ExtentState) {
+        self.count(&extent, &state, 1);
+        self.extents.insert(index, extent, state);
     }
 
-    fn count(&mut self, extent: &Extent, sign: i64) {
-        self.totals.count(extent.state.kind(), extent.len, sign);
-        if extent
-            .state
-            .written()
-            .is_some_and(|written| written.journal.is_some())
-        {
+    fn count(&mut self, extent: &Extent, state: &ExtentState, sign: i64) {
+        self.totals.count(state.kind(), extent.len, sign);
+        if state.is_journaled() {
             self.journaled = self
                 .journaled
                 .saturating_add_signed(if sign > 0 { 1 } else { -1 });
@@ -178,29 +159,24 @@ impl Window {
         self.changed = true;
     }
 
-    /// Changes the state of the extent at `index`, keeping the counts right. A state without bytes lets go of
-    /// the slab.
-    fn set_state(&mut self, index: usize, state: ExtentState) -> Option<ExtentState> {
-        let extent = self.extents.get_mut(index)?;
-        let len = extent.len;
-        let before = std::mem::replace(&mut extent.state, state);
-        let after = extent.state.kind();
-        let was_journaled = before
-            .written()
-            .is_some_and(|written| written.journal.is_some());
-        let is_journaled = extent
-            .state
-            .written()
-            .is_some_and(|written| written.journal.is_some());
+    /// Changes the state of the extent at `index`, keeping the counts right.
+    fn set_state(&mut self, index: usize, state: ExtentState) {
+        let Some(len) = self.extents.get(index).map(|extent| extent.len) else {
+            return;
+        };
+        let Some(held) = self.extents.state_mut(index) else {
+            return;
+        };
+        let after = (state.kind(), state.is_journaled());
+        let before = std::mem::replace(held, state);
         self.totals.count(before.kind(), len, -1);
-        self.totals.count(after, len, 1);
-        match (was_journaled, is_journaled) {
+        self.totals.count(after.0, len, 1);
+        match (before.is_journaled(), after.1) {
             (true, false) => self.journaled -= 1,
             (false, true) => self.journaled += 1,
             (true, true) | (false, false) => {}
         }
         self.changed = true;
-        Some(before)
     }
 
     /// Appends the bytes of `span` to `out`, if all of it is readable; else leaves `out` as it was.
@@ -210,29 +186,21 @@ impl Window {
         let pieces = out.piece_count();
         let mut at = span.start;
         let first = self.find(span.start);
-        let (Some(starts), Some(extents)) = (self.starts.get(first..), self.extents.get(first..))
-        else {
-            return false;
-        };
-        for (start, extent) in starts.iter().zip(extents) {
-            if *start > at || !extent.state.is_readable() {
+        for (nth, extent) in self.extents.from(first).iter().enumerate() {
+            let is_readable = extent.slab.is_some()
+                || self.extents.state(first + nth) == Some(&ExtentState::Zero);
+            if extent.start > at || !is_readable {
                 break;
             }
-            let end = (*start + extent.len).min(span.end);
-            let within = at - *start;
+            let end = extent.end().min(span.end);
+            let within = at - extent.start;
             match &extent.slab {
                 Some(slab) => {
                     out.push(Piece::of_slab(slab.clone(), extent.at + within, end - at));
                 }
                 None => Piece::zeros(u64::from(end - at)).for_each(|zero| out.push(zero)),
             }
-            how.mark(
-                extent,
-                span.contains(Span {
-                    start: *start,
-                    end: *start + extent.len,
-                }),
-            );
+            how.mark(extent, span.contains(extent.span()));
             at = end;
             if at == span.end {
                 return true;
@@ -294,19 +262,8 @@ impl Window {
     }
 
     /// All extents with where they are.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Span, &Extent)> {
-        self.starts
-            .iter()
-            .zip(&self.extents)
-            .map(|(start, extent)| {
-                (
-                    Span {
-                        start: *start,
-                        end: *start + extent.len,
-                    },
-                    extent,
-                )
-            })
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (Span, Held<'_>)> {
+        self.extents.iter()
     }
 
     /// What the window costs now.

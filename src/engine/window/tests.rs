@@ -126,7 +126,7 @@ fn both_sides_of_a_cut_keep_all_that_the_whole_had_and_share_its_bytes() {
     let address = given.as_ptr();
     fetched(&mut window, span(100, 32_868), given, 7);
     let index = window.find(100);
-    window.extents[index].mark.set_dont_need();
+    window.extents.get(index).unwrap().mark.set_dont_need();
     let allocated = window.slabs.allocated_bytes();
     window.cut(20_000);
     let expected = [
@@ -156,7 +156,7 @@ fn both_sides_of_a_cut_keep_all_that_the_whole_had_and_share_its_bytes() {
         op: OpId(3),
         written: written(5, Some(9)),
     };
-    assert!(window.iter().all(|(_, extent)| extent.state == expected));
+    assert!(window.iter().all(|(_, extent)| *extent.state == expected));
     assert_eq!(window.iter().count(), 2);
     assert_eq!(window.audit(), Ok(()));
 }

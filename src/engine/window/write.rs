@@ -40,11 +40,11 @@ pub(crate) struct PutOutcome {
 impl Window {
     /// Whether a write may enter: no dirty byte beneath it belongs to an older context.
     pub(crate) fn may_put(&self, span: Span, context: u64) -> bool {
-        let first = self.find(span.start);
-        (first..self.extents.len())
-            .take_while(|index| self.start_at(*index) < span.end)
-            .filter_map(|index| self.extents.get(index)?.state.written())
-            .all(|beneath| beneath.context >= context)
+        let mut overlapping = self.extents.overlapping(span);
+        overlapping.all(|index| {
+            let written = self.extents.state(index).and_then(ExtentState::written);
+            written.is_none_or(|beneath| beneath.context >= context)
+        })
     }
 
     /// Makes exactly `put.span` dirty with `put.bytes`.
@@ -68,11 +68,11 @@ impl Window {
         if !span.contains(put.span) {
             return false;
         }
-        let Some(extent) = self.extents.get_mut(index) else {
+        let Some(state) = self.extents.state(index) else {
             return false;
         };
-        let whole_clean = extent.state == ExtentState::Clean && span == put.span;
-        let written = match &extent.state {
+        let whole_clean = *state == ExtentState::Clean && span == put.span;
+        let written = match state {
             ExtentState::Dirty(old) if old.may_join(&put.written) => old.joined(&put.written),
             ExtentState::Clean if whole_clean => put.written,
             ExtentState::Dirty(_)
@@ -81,6 +81,9 @@ impl Window {
             | ExtentState::Rx { .. }
             | ExtentState::Tx { .. }
             | ExtentState::Error(_) => return false,
+        };
+        let Some(extent) = self.extents.get_mut(index) else {
+            return false;
         };
         let at = (extent.at + (put.span.start - span.start)) as usize;
         let Some(buffer) = extent
@@ -96,8 +99,8 @@ impl Window {
         if whole_clean {
             extent.stamp = 0;
             self.set_state(index, ExtentState::Dirty(written));
-        } else {
-            extent.state = ExtentState::Dirty(written);
+        } else if let Some(state) = self.extents.state_mut(index) {
+            *state = ExtentState::Dirty(written);
         }
         true
     }
@@ -112,16 +115,16 @@ impl Window {
         if !touches || self.start_at(next) < put.span.end {
             return false;
         }
-        let Some(extent) = self.extents.get_mut(index) else {
-            return false;
-        };
-        let ExtentState::Dirty(old) = &extent.state else {
+        let Some(ExtentState::Dirty(old)) = self.extents.state(index) else {
             return false;
         };
         if !old.may_join(&put.written) {
             return false;
         }
-        let written = old.joined(&put.written);
+        let state = ExtentState::Dirty(old.joined(&put.written));
+        let Some(extent) = self.extents.get_mut(index) else {
+            return false;
+        };
         let Some(slab) = &mut extent.slab else {
             return false;
         };
@@ -133,12 +136,13 @@ impl Window {
         };
         buffer.copy_from_slice(put.bytes);
         Slabs::retain(slab, put.span.len());
-        extent.state = ExtentState::Dirty(written);
         extent.len += put.span.len();
         put.access.mark(extent, true);
-        let kind = extent.state.kind();
-        self.totals.count(kind, put.span.len(), 1);
-        self.totals.count(kind, 0, -1);
+        self.totals.count(state.kind(), put.span.len(), 1);
+        self.totals.count(state.kind(), 0, -1);
+        if let Some(held) = self.extents.state_mut(index) {
+            *held = state;
+        }
         self.changed = true;
         true
     }
@@ -151,19 +155,19 @@ impl Window {
         let mut dropped = Dropped::default();
         let mut tx_bytes = 0;
         for index in covered.clone() {
-            let Some(extent) = self.extents.get(index) else {
+            let Some(state) = self.extents.state(index) else {
                 break;
             };
-            if let ExtentState::Dirty(old) = &extent.state {
+            if let ExtentState::Dirty(old) = state {
                 written.since = written.since.min(old.since);
                 written.epoch = written.epoch.min(old.epoch);
             }
-            if let Some(beneath) = extent.state.written() {
+            if let Some(beneath) = state.written() {
                 // Dirty bytes are never put back under an older context than they lie on.
                 written.context = written.context.max(beneath.context);
             }
-            if matches!(extent.state, ExtentState::Tx { .. }) {
-                tx_bytes += u64::from(extent.len);
+            if matches!(state, ExtentState::Tx { .. }) {
+                tx_bytes += u64::from(self.span_at(index).len());
             }
         }
         self.remove_indexes(covered.clone(), &mut dropped);
@@ -173,9 +177,9 @@ impl Window {
         let (first, start, slab, at, len) = self.lay_down(covered.start, put, &mut written);
         let mark = Mark::default();
         let extent = Extent {
-            state: ExtentState::Dirty(written),
-            len,
             slab: Some(slab),
+            start,
+            len,
             at,
             stamp: 0,
             mark,
@@ -189,7 +193,7 @@ impl Window {
                 extent.mark.touch();
             }
         }
-        self.insert(first, start, extent);
+        self.insert(first, extent, ExtentState::Dirty(written));
         PutOutcome {
             overwritten_tx_bytes: tx_bytes,
             displaced: dropped,
@@ -209,7 +213,7 @@ impl Window {
             .checked_sub(1)
             .filter(|left| self.span_at(*left).end == span.start)
             .filter(|left| self.may_join_small(*left, put.bytes.len(), written));
-        let left_len = left.map_or(0, |left| self.len_at(left));
+        let left_len = left.map_or(0, |left| self.span_at(left).len());
         let right = Some(index)
             .filter(|right| self.start_at(*right) == span.end)
             .filter(|right| {
@@ -224,7 +228,7 @@ impl Window {
                 span.len(),
             );
         }
-        let right_len = right.map_or(0, |right| self.len_at(right));
+        let right_len = right.map_or(0, |right| self.span_at(right).len());
         let total = left_len as usize + put.bytes.len() + right_len as usize;
         let mut buffer = [0u8; JOIN_BYTES_MAX];
         let parts = [self.bytes_at(left), Some(put.bytes), self.bytes_at(right)];
@@ -236,11 +240,7 @@ impl Window {
             filled += part.len();
         }
         for joined in [left, right].into_iter().flatten() {
-            if let Some(old) = self
-                .extents
-                .get(joined)
-                .and_then(|extent| extent.state.written())
-            {
+            if let Some(old) = self.extents.state(joined).and_then(ExtentState::written) {
                 *written = old.joined(written);
             }
         }
@@ -267,10 +267,9 @@ impl Window {
     }
 
     fn may_join_small(&self, index: usize, len: usize, written: &Written) -> bool {
-        self.extents.get(index).is_some_and(|extent| {
-            matches!(&extent.state, ExtentState::Dirty(old) if old.may_join(written))
-                && extent.len as usize + len <= JOIN_BYTES_MAX
-        })
+        let state = self.extents.state(index);
+        matches!(state, Some(ExtentState::Dirty(old)) if old.may_join(written))
+            && self.span_at(index).len() as usize + len <= JOIN_BYTES_MAX
     }
 }
 

@@ -53,12 +53,12 @@ impl Window {
     /// was full before the end.
     pub(crate) fn send(&mut self, span: Span, sink: &mut impl Sink) -> bool {
         let mut index = self.find(span.start);
-        while let Some(extent) = self.extents.get(index) {
+        while let Some(state) = self.extents.state(index) {
             let held = self.span_at(index);
             if held.start >= span.end {
                 break;
             }
-            let ExtentState::Dirty(written) = extent.state else {
+            let ExtentState::Dirty(written) = *state else {
                 index += 1;
                 continue;
             };
@@ -81,7 +81,7 @@ impl Window {
         let Some(extent) = self.extents.get(index) else {
             return;
         };
-        let ExtentState::Dirty(written) = extent.state else {
+        let Some(ExtentState::Dirty(written)) = self.extents.state(index).cloned() else {
             return;
         };
         let piece = extent
@@ -113,21 +113,8 @@ impl Window {
     }
 
     fn overlapping(&self, span: Span) -> impl Iterator<Item = (Span, &ExtentState)> {
-        let first = self.find(span.start);
-        self.starts
-            .iter()
-            .zip(&self.extents)
-            .skip(first)
-            .take_while(move |(start, _)| **start < span.end)
-            .map(|(start, extent)| {
-                (
-                    Span {
-                        start: *start,
-                        end: *start + extent.len,
-                    },
-                    &extent.state,
-                )
-            })
+        let held = |index| Some((self.span_at(index), self.extents.state(index)?));
+        self.extents.overlapping(span).filter_map(held)
     }
 
     /// Ends writeback `op` over `parts`, of which it carried every byte: what is still in flight under it becomes
@@ -136,16 +123,15 @@ impl Window {
         let mut outcome = EndOutcome::default();
         let mut slabs = self.land_overtaken(op);
         for part in parts {
-            for index in self.find(part.start)..self.extents.len() {
+            for index in self.extents.overlapping(*part) {
                 let held = self.span_at(index);
-                if held.start >= part.end {
-                    break;
-                }
+                let Some(ExtentState::Tx { op: under, written }) =
+                    self.extents.state(index).cloned()
+                else {
+                    continue;
+                };
                 let Some(extent) = self.extents.get_mut(index) else {
                     break;
-                };
-                let ExtentState::Tx { op: under, written } = extent.state else {
-                    continue;
                 };
                 if under != op {
                     continue;
@@ -196,14 +182,7 @@ impl Window {
 
     /// Joins what touches in `span` after a writeback or fetch, from the end so that indexes stay true.
     pub(crate) fn join_clean(&mut self, span: Span) {
-        let first = self.find(span.start);
-        let count = self
-            .starts
-            .iter()
-            .skip(first)
-            .take_while(|start| **start < span.end)
-            .count();
-        for index in (first..first + count).rev() {
+        for index in self.extents.overlapping(span).rev() {
             self.join_at(index);
         }
     }

@@ -291,7 +291,7 @@ impl Model {
             for (nth, position) in (at.start..at.end).enumerate() {
                 let value = bytes.map_or(0, |bytes| bytes[nth]);
                 let journal = |written: &Written| written.journal.map(|tid| tid.0.get());
-                seen[position as usize] = match &extent.state {
+                seen[position as usize] = match extent.state {
                     ExtentState::Clean => Byte::Clean(value),
                     ExtentState::Zero => Byte::Zero,
                     ExtentState::Dirty(written) => Byte::Dirty(value, journal(written)),
@@ -314,7 +314,7 @@ impl Model {
         for (slab, live) in self.window.usage() {
             let is_same = |other: &Slab| std::ptr::eq(other, slab);
             let is_held = self.window.overtaken.iter().any(|part| is_same(&part.slab))
-                || self.window.extents.iter().any(|extent| {
+                || self.window.iter().any(|(_, extent)| {
                     extent.slab.as_deref().is_some_and(is_same)
                         && extent.state.kind() == BufferState::Tx
                 });
