@@ -31,10 +31,28 @@ pub(super) struct Wants {
     pub(super) missing: Vec<MissingPart>,
 }
 
+impl Wants {
+    /// Adds what is to be fetched, to the part before it where they touch.
+    fn miss(&mut self, part: MissingPart) {
+        match self.missing.last_mut() {
+            Some(last) if last.is_in_window_of(&part) && last.span.end == part.span.start => {
+                last.span.end = part.span.end;
+            }
+            Some(_) | None => self.missing.push(part),
+        }
+    }
+}
+
 pub(super) struct MissingPart {
     pub(super) object: usize,
     pub(super) index: u64,
     pub(super) span: Span,
+}
+
+impl MissingPart {
+    pub(super) const fn is_in_window_of(&self, other: &Self) -> bool {
+        self.object == other.object && self.index == other.index
+    }
 }
 
 impl<S: Shelf> SetEngine<S> {
@@ -173,7 +191,7 @@ impl<S: Shelf> SetEngine<S> {
             if under_way.peek().is_some() {
                 wants.ops.extend(under_way);
             } else {
-                wants.missing.push(MissingPart {
+                wants.miss(MissingPart {
                     object,
                     index,
                     span,

@@ -293,9 +293,10 @@ impl<S: Shelf> SetEngine<S> {
     }
 }
 
-/// What it costs at most to fetch a part of a window.
-fn part_charge(span: Span) -> Charge {
-    let room = u64::from(span.len()) + 2 * EXTENT_OVERHEAD_BYTES + WINDOW_OVERHEAD_BYTES;
+/// What it costs at most to fetch a part of a window, and the window itself if it is not yet charged.
+fn part_charge(span: Span, is_first: bool) -> Charge {
+    let window = if is_first { WINDOW_OVERHEAD_BYTES } else { 0 };
+    let room = u64::from(span.len()) + 2 * EXTENT_OVERHEAD_BYTES + window;
     Charge {
         room: i64::try_from(room).unwrap_or(i64::MAX),
         ..Charge::default()
@@ -304,8 +305,11 @@ fn part_charge(span: Span) -> Charge {
 
 fn fetch_charge(missing: &[MissingPart]) -> Charge {
     let mut charge = Charge::default();
+    let mut before = None;
     for part in missing {
-        charge += part_charge(part.span);
+        let is_first = !before.is_some_and(|last: &MissingPart| last.is_in_window_of(part));
+        charge += part_charge(part.span, is_first);
+        before = Some(part);
     }
     charge
 }
@@ -319,7 +323,7 @@ fn waiting_charge(request: &ReadRequest, needed: Charge) -> Charge {
         .iter()
         .flat_map(|extent| spans(extent.range))
     {
-        charge += part_charge(span);
+        charge += part_charge(span, true);
     }
     charge.room = charge.room.max(needed.room);
     charge

@@ -221,6 +221,21 @@ fn a_failed_fetch_fails_its_readers_and_the_next_read_asks_again() {
     assert_eq!(rig.states(1), [(0, 100, BufferState::Clean)]);
 }
 
+///
+#[test]
+fn what_failed_and_what_is_missing_beside_it_is_fetched_in_one() {
+    let mut rig = Rig::new();
+    rig.store_object(1, pattern(1, 0, 100));
+    rig.read(1, 30, 20);
+    let op = rig.only_fetch();
+    rig.end_fetch_with(op, Err(BackendError::Unavailable));
+    let reader = rig.read(1, 0, 100);
+    let op = rig.only_fetch();
+    assert_eq!(rig.fetches[&op].range, range(0, 100));
+    rig.end_fetch(op);
+    assert_eq!(rig.bytes(reader), pattern(1, 0, 100));
+}
+
 ///
 #[test]
 fn a_read_that_waits_for_two_fetches_fails_with_the_first_that_does() {

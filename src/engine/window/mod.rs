@@ -30,10 +30,12 @@ use crate::types::Moment;
 
 /// How many bytes of an object one window covers.
 pub(crate) const WINDOW_BYTES: u64 = 256 << 10;
-/// What an extent costs beyond its bytes, charged to the cache's limit.
-pub(crate) const EXTENT_OVERHEAD_BYTES: u64 = 160;
-/// What a window costs before it holds anything, charged likewise.
-pub(crate) const WINDOW_OVERHEAD_BYTES: u64 = 512;
+/// What an extent costs beyond its bytes, charged to the cache's limit: its place in the table, its state, its slab,
+/// and what the allocator adds.
+pub(crate) const EXTENT_OVERHEAD_BYTES: u64 = 132;
+/// What a window costs before it holds anything, charged likewise, with its object, of which it may be all. A window
+/// full of 4 KiB extents so costs 160 bytes for each of them.
+pub(crate) const WINDOW_OVERHEAD_BYTES: u64 = 1792;
 
 /// A range of bytes within a window, never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -3,11 +3,14 @@
 
 use std::ops::{Deref, Range};
 
-use super::{Span, WINDOW_BYTES};
+use super::Span;
 use crate::engine::extent::{Extent, ExtentState};
 
 /// How far from where it is guessed to be an extent is looked for before all are searched.
 const STEPS_MAX: usize = 8;
+
+/// Tables as small as this are not worth shrinking.
+const CAPACITY_MIN: usize = 8;
 
 /// Extents that never overlap, ascending; a gap between them means that nothing is known.
 #[derive(Debug, Default)]
@@ -79,7 +82,7 @@ impl Table {
     /// Extents of one length that fill a window lie where they are guessed to be, and near there when some have gone.
     pub(super) fn find(&self, position: u32) -> usize {
         let len = self.extents.len();
-        let guess = (position as usize).saturating_mul(len) / WINDOW_BYTES as usize;
+        let guess = (position as usize).saturating_mul(len) / Span::ALL.end as usize;
         let steps = match self.extents.get(guess) {
             Some(extent) if extent.start <= position => {
                 let ahead = self.from(guess).iter().take(STEPS_MAX);
@@ -113,11 +116,23 @@ impl Table {
     pub(super) fn remove(&mut self, index: usize) {
         self.extents.remove(index);
         self.states.remove(index);
+        self.shrink();
     }
 
     pub(super) fn drain(&mut self, indexes: Range<usize>) -> Vec<(Extent, ExtentState)> {
         let extents = self.extents.drain(indexes.clone());
-        extents.zip(self.states.drain(indexes)).collect()
+        let drained = extents.zip(self.states.drain(indexes)).collect();
+        self.shrink();
+        drained
+    }
+
+    /// Gives memory back when three quarters of it are no longer needed.
+    fn shrink(&mut self) {
+        let len = self.extents.len();
+        if len * 4 < self.extents.capacity() && self.extents.capacity() > CAPACITY_MIN {
+            self.extents.shrink_to(len * 2);
+            self.states.shrink_to(len * 2);
+        }
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (Span, Held<'_>)> {

@@ -93,7 +93,7 @@ pub(super) const SETUPS: [Setup; 9] = [
     Setup {
         name: "little room",
         bounds: Bounds {
-            room: 6500,
+            room: 8700,
             ..NO_BOUNDS
         },
         ..PLAIN
