@@ -93,6 +93,8 @@ pub(crate) enum Entered {
     All,
     /// The first so many extents; the rest needs the actor.
     Some(usize),
+    /// Another client has taken over: it is refused.
+    Refused,
 }
 
 impl SetShared {
@@ -201,11 +203,15 @@ impl SetShared {
     pub(crate) fn write_hit(self: &Arc<Self>, write: &DoorWrite<'_>) -> Entered {
         let own_context = self.context.load(Ordering::Acquire);
         let context = write.context.unwrap_or(own_context);
-        let needs_actor = context != own_context
-            || self.common.is_write_through()
-            || self.state() != SetState::Open;
+        let state = self.state();
+        let needs_actor =
+            context != own_context || self.common.is_write_through() || state != SetState::Open;
         if needs_actor {
-            return Entered::Some(0);
+            return if state == SetState::Fenced {
+                Entered::Refused
+            } else {
+                Entered::Some(0)
+            };
         }
         let mut purse = write.charge();
         if !self.common.ledger.take(purse) {
@@ -249,10 +255,11 @@ impl SetShared {
             return Entered::Some(entered);
         }
         self.count(Counter::WriteOps, 1);
-        // The acknowledgement stands only if closing has not begun before the window was listed.
+        // The acknowledgement stands only if the set was not closing or fenced before the window was listed.
         match self.state() {
             SetState::Open => Entered::All,
-            SetState::Closing => Entered::Some(0),
+            SetState::Fenced => Entered::Refused,
+            SetState::Through | SetState::Closing => Entered::Some(0),
             SetState::Closed | SetState::Failed => {
                 self.give_up_everything(Charge::default());
                 Entered::Some(0)
@@ -390,6 +397,8 @@ mod tests {
             capabilities,
             truncation: options.truncation,
             context: options.context,
+            id: options.id.clone(),
+            write_through_until_flush: options.write_through_until_flush,
         };
         let actor = ObjectSetActor::new(shared.clone(), engine, watch::channel(0).0);
         shared.set_addr(actor.start());
