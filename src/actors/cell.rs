@@ -448,14 +448,14 @@ mod tests {
         assert!(longest < 4 * COOLED_BATCH, "{longest}");
     }
 
-    /// Begins to close a set when it is asked for the time, which the door does once a write has begun.
+    /// Changes a set's state when it is asked for the time, which the door does once a write has begun.
     #[derive(Debug, Default)]
-    struct Closing(OnceLock<Arc<SetShared>>);
+    struct Turning(OnceLock<(Arc<SetShared>, SetState)>);
 
-    impl Clock for Closing {
+    impl Clock for Turning {
         fn now(&self) -> Moment {
-            if let Some(set) = self.0.get() {
-                set.set_state(SetState::Closing);
+            if let Some((set, state)) = self.0.get() {
+                set.set_state(*state);
             }
             Moment::default()
         }
@@ -465,12 +465,11 @@ mod tests {
         }
     }
 
-    /// L-03, H-42
-    #[actix::test]
-    async fn a_write_that_is_met_by_closing_is_not_acknowledged_at_the_door() {
-        let clock = Arc::new(Closing::default());
+    /// What the door says to a write that finds it open, and meets the set in another state once it has entered.
+    fn write_into(state: SetState) -> Entered {
+        let clock = Arc::new(Turning::default());
         let set = start_set_by(clock.clone());
-        clock.0.get_or_init(|| set.clone());
+        clock.0.get_or_init(|| (set.clone(), state));
         let extent = DoorExtent {
             object: &ObjectKey::Number(0),
             range: ByteRange::new(0, 4).unwrap(),
@@ -483,6 +482,19 @@ mod tests {
             modified: None,
             hints: Hints::default(),
         };
-        assert_eq!(set.write_hit(&write), Entered::Some(0));
+        set.write_hit(&write)
+    }
+
+    /// L-03, H-42
+    #[actix::test]
+    async fn a_write_that_is_met_by_closing_is_not_acknowledged_at_the_door() {
+        assert_eq!(write_into(SetState::Closing), Entered::Some(0));
+    }
+
+    /// H-41
+    #[actix::test]
+    async fn a_write_that_is_met_by_the_fence_is_refused_at_the_door() {
+        assert_eq!(write_into(SetState::Fenced), Entered::Refused);
+        assert_eq!(write_into(SetState::Open), Entered::All);
     }
 }
