@@ -20,7 +20,7 @@ impl Plan {
         for set in 0..self.sets.len() {
             // What becomes of the rest's bytes when the set is given up is told by a purge's rules.
             let can_be_given_up = matches!(self.sets[set].ways, Ways::Plain | Ways::Purges);
-            if !can_be_given_up || dice.random_range(0..3) > 0 {
+            if !can_be_given_up || dice.random_range(0..3) == 0 {
                 continue;
             }
             for _ in 0..dice.random_range(1..=3) {
