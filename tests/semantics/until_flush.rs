@@ -140,7 +140,7 @@ async fn a_close_that_fails_leaves_the_set_writing_through() {
 const SLOTS: u64 = 4;
 
 fn write_version(set: &ObjectSet, writer: u64, version: u64) {
-    let offset = (version % SLOTS << 20) + (writer << 12);
+    let offset = ((version % SLOTS) << 20) + (writer << 12);
     let bytes = Bytes::copy_from_slice(&version.to_le_bytes());
     block_on(set.write_at(offset, bytes)).unwrap();
 }
