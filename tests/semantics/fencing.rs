@@ -110,37 +110,33 @@ async fn the_other_sets_go_on_though_a_fenced_one_holds_all_that_may_be_dirty() 
     rig.gate.hold_kind(OperationKind::Write);
     set.write_at(0, data(1, 2 << 20)).await.unwrap();
     settle().await;
-    let writer = |set: &ObjectSet, bytes: usize| {
+    let writer = |set: &ObjectSet, at: u64, bytes: usize| {
         let set = set.clone();
-        start(async move { set.write_at(32 * MIB, data(7, bytes)).await })
+        start(async move { set.write_at(at * MIB, data(7, bytes)).await })
     };
-    let waiting = writer(&set, 1000);
-    let (small, large) = (writer(&other, 1000), writer(&other, 1 << 20));
+    let waiting = writer(&set, 32, 1000);
+    let (small, large) = (writer(&other, 32, 1000), writer(&other, 36, 1 << 20));
     settle().await;
     assert_eq!(rig.cache.stats().waiting_claims, 3);
     rig.gate.fail_where(of(&set), BackendError::Fenced);
     settle().await;
     assert_eq!(waiting.await.unwrap(), Err(refusal(&set, 2 << 20)));
     assert_eq!(small.await.unwrap(), Ok(()), "nobody waits behind it");
-    assert_eq!(
-        large.await.unwrap(),
-        Ok(()),
-        "its bytes leave the limit to others"
-    );
+    assert_eq!(large.await.unwrap(), Ok(()));
+    let third = writer(&other, 40, 512 << 10);
+    settle().await;
+    assert!(third.is_finished(), "the whole limit is the others'");
     let unsaved = set.read_at(0, 2 << 20).await.unwrap().into_bytes();
     assert_eq!(unsaved, data(1, 2 << 20));
-    let over = writer(&other, 1 << 20);
-    let beyond = writer(&other, 1 << 20);
+    let beyond = writer(&other, 44, 1 << 20);
     settle().await;
-    assert!(
-        !beyond.is_finished(),
-        "the limit holds for the others' bytes"
-    );
+    assert!(!beyond.is_finished(), "and no more than that");
     assert_eq!(set.abandon().await.unwrap().dirty_bytes, 2 << 20);
     settle().await;
     assert!(rig.cache.stats().charged.dirty <= 2 << 20);
+    assert!(!beyond.is_finished(), "the limit is what it was");
     rig.gate.open();
-    for writer in [over, beyond] {
+    for writer in [third, beyond] {
         writer.await.unwrap().unwrap();
     }
     rig.audit(&[&other]).await;

@@ -265,6 +265,7 @@ fn a_read_that_needs_a_first_write_fails_with_the_fence() {
     rig.write(2, 0, &[1; 10]);
     rig.write_back_all();
     fence(&mut rig);
+    assert_eq!(rig.engine.poll_deadline(), None, "no pause is left");
     assert_eq!(rig.read_error(paused), refusal(110));
     let later = rig.read(1, 50, 100);
     assert_eq!(rig.read_error(later), refusal(110));
