@@ -201,7 +201,12 @@ impl Cache {
             capabilities: inner.common.backend.capabilities(),
             truncation: options.truncation,
             context: options.context.clone(),
+            id: options.id.clone(),
+            write_through_until_flush: options.write_through_until_flush,
         };
+        if options.write_through_until_flush {
+            shared.set_state(SetState::Through);
+        }
         let turn = inner.next_arbiter.fetch_add(1, Ordering::Relaxed);
         let Some(arbiter) = inner.arbiters.get(turn % inner.arbiters.len()) else {
             return Err(CacheError::Start);

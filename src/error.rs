@@ -14,8 +14,10 @@ pub enum Advice {
     FixRequest,
     /// The set or cache is gone: open it again.
     Reopen,
-    /// Somebody must look at the store: it is full, read-only, fenced, damaged or refuses us.
+    /// Somebody must look at the store: it is full, read-only, damaged or refuses us.
     AskOperator,
+    /// Another client has taken over, for good: give up what is unsaved, and open the set again once it is ours.
+    GiveUp,
 }
 
 /// An error of the cache.
@@ -57,6 +59,15 @@ pub enum CacheError {
     /// A call to the backend other than a fetch or writeback failed.
     #[error("the backend failed")]
     Backend(#[from] BackendError),
+    /// Another client has taken over the set: nothing of it is sent to the store any more, and what is unsaved stays
+    /// readable until it is given up ([`ObjectSet::abandon`](crate::ObjectSet::abandon)).
+    #[error("another client has taken over object set {set}: {unsaved_bytes} bytes are not saved")]
+    Fenced {
+        /// The set.
+        set: SetId,
+        /// What it held then that was dirty or on its way to the store.
+        unsaved_bytes: u64,
+    },
     /// The set or the cache is closed or closing. Of a write that was under way when closing began, some may have
     /// entered.
     #[error("object set {set} is closed")]
@@ -91,12 +102,15 @@ impl CacheError {
             | Self::NotFound { .. }
             | Self::AlreadyOpen { .. } => Advice::FixRequest,
             Self::Read { source, .. } | Self::WriteBack { source, .. } | Self::Backend(source) => {
-                if source.is_transient() {
+                if matches!(source, BackendError::Fenced) {
+                    Advice::GiveUp
+                } else if source.is_transient() {
                     Advice::Retry
                 } else {
                     Advice::AskOperator
                 }
             }
+            Self::Fenced { .. } => Advice::GiveUp,
             Self::Closed { .. } | Self::SetFailed { .. } => Advice::Reopen,
             Self::Start => Advice::AskOperator,
         }
@@ -248,7 +262,8 @@ pub enum BackendError {
     /// We are not allowed to.
     #[error("the store refuses access")]
     PermissionDenied,
-    /// Another writer has taken over; this one must stop writing.
+    /// Another client has taken over what the operation's set holds, for good. At the first such answer, to whatever
+    /// operation, the cache stops all writes of that set.
     #[error("another writer has fenced this one off")]
     Fenced,
     /// What the store holds is not what was written.

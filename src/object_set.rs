@@ -9,7 +9,7 @@ use actix::{Addr, Handler, Message};
 use tokio::sync::{oneshot, watch};
 
 use crate::actors::message::{
-    ClearNonexistence, Discard, Flush, Forsake, GetDump, GetStatus, IsCached, Purge, Release,
+    ClearNonexistence, Discard, Flush, Forsake, GetDump, GetStatus, IsCached, Lost, Purge, Release,
     SetDump, SetStatus, Traced, Truncate, TruncateFile,
 };
 use crate::actors::{Counters, Gauges, ObjectSetActor, SetShared, tell};
@@ -140,6 +140,7 @@ impl ObjectSet {
     ///
     /// # Errors
     /// [`CacheError::WriteBack`] for the first extent that could not be stored; it stays dirty and is tried again.
+    /// [`CacheError::Fenced`] once another client has taken over.
     ///
     /// # Cancel safety
     /// Dropping the future ends the wait, not the writing.
@@ -301,6 +302,8 @@ impl ObjectSet {
     ///
     /// # Errors
     /// [`CacheError::WriteBack`] for the first extent that could not be stored: the set stays open, with its data.
+    /// [`CacheError::Fenced`] where something is unsaved and another client has taken over; then only
+    /// [`abandon`](Self::abandon) closes it.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the closing under way.
@@ -309,6 +312,28 @@ impl ObjectSet {
             .stop_set(self.shared.clone(), true)
             .await
             .map(drop)
+    }
+
+    /// Closes the set for all its handles at once, without storing anything: what is unsaved is lost, and the return
+    /// value says how much. The way to close a set that another client has taken over.
+    ///
+    /// # Errors
+    /// [`CacheError::SetFailed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the closing under way.
+    pub async fn abandon(&self) -> Result<Lost, CacheError> {
+        let lost = self.cache.stop_set(self.shared.clone(), false).await?;
+        if lost != Lost::default() {
+            let set = self.shared.id.as_str();
+            tracing::error!(
+                set,
+                lost.dirty_bytes,
+                lost.in_flight_bytes,
+                "the object set was abandoned"
+            );
+        }
+        Ok(lost)
     }
 
     fn file_range(&self, offset: u64, len: u64) -> Result<(&Layout, ByteRange), CacheError> {

@@ -24,6 +24,8 @@ pub struct SetOptions {
     pub(crate) missing: Missing,
     pub(crate) context: SnapContext,
     pub(crate) truncation: Truncation,
+    #[serde(default)]
+    pub(crate) write_through_until_flush: bool,
 }
 
 impl SetOptions {
@@ -38,6 +40,7 @@ impl SetOptions {
             missing: Missing::default(),
             context: SnapContext::default(),
             truncation: Truncation::default(),
+            write_through_until_flush: false,
         }
     }
 
@@ -87,6 +90,17 @@ impl SetOptions {
     #[must_use]
     pub const fn truncation(mut self, truncation: Truncation) -> Self {
         self.truncation = truncation;
+        self
+    }
+
+    /// Every write is answered by the store, with its error, until a caller first flushes anything of the set;
+    /// from then on writes are absorbed. For guests of which it is not known whether they ever flush: those that
+    /// don't lose nothing that was acknowledged. Off unless set.
+    ///
+    /// Raises the latency of writes to that of the store until then. A close is not a flush.
+    #[must_use]
+    pub const fn write_through_until_flush(mut self, is_on: bool) -> Self {
+        self.write_through_until_flush = is_on;
         self
     }
 

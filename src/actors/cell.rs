@@ -93,6 +93,8 @@ pub(crate) enum Entered {
     All,
     /// The first so many extents; the rest needs the actor.
     Some(usize),
+    /// Another client has taken over: it is refused.
+    Refused,
 }
 
 impl SetShared {
@@ -201,11 +203,15 @@ impl SetShared {
     pub(crate) fn write_hit(self: &Arc<Self>, write: &DoorWrite<'_>) -> Entered {
         let own_context = self.context.load(Ordering::Acquire);
         let context = write.context.unwrap_or(own_context);
-        let needs_actor = context != own_context
-            || self.common.is_write_through()
-            || self.state() != SetState::Open;
+        let state = self.state();
+        let needs_actor =
+            context != own_context || self.common.is_write_through() || state != SetState::Open;
         if needs_actor {
-            return Entered::Some(0);
+            return if state == SetState::Fenced {
+                Entered::Refused
+            } else {
+                Entered::Some(0)
+            };
         }
         let mut purse = write.charge();
         if !self.common.ledger.take(purse) {
@@ -249,10 +255,11 @@ impl SetShared {
             return Entered::Some(entered);
         }
         self.count(Counter::WriteOps, 1);
-        // The acknowledgement stands only if closing has not begun before the window was listed.
+        // The acknowledgement stands only if the set was not closing or fenced before the window was listed.
         match self.state() {
             SetState::Open => Entered::All,
-            SetState::Closing => Entered::Some(0),
+            SetState::Fenced => Entered::Refused,
+            SetState::Through | SetState::Closing => Entered::Some(0),
             SetState::Closed | SetState::Failed => {
                 self.give_up_everything(Charge::default());
                 Entered::Some(0)
@@ -390,6 +397,8 @@ mod tests {
             capabilities,
             truncation: options.truncation,
             context: options.context,
+            id: options.id.clone(),
+            write_through_until_flush: options.write_through_until_flush,
         };
         let actor = ObjectSetActor::new(shared.clone(), engine, watch::channel(0).0);
         shared.set_addr(actor.start());
@@ -439,14 +448,14 @@ mod tests {
         assert!(longest < 4 * COOLED_BATCH, "{longest}");
     }
 
-    /// Begins to close a set when it is asked for the time, which the door does once a write has begun.
+    /// Changes a set's state when it is asked for the time, which the door does once a write has begun.
     #[derive(Debug, Default)]
-    struct Closing(OnceLock<Arc<SetShared>>);
+    struct Turning(OnceLock<(Arc<SetShared>, SetState)>);
 
-    impl Clock for Closing {
+    impl Clock for Turning {
         fn now(&self) -> Moment {
-            if let Some(set) = self.0.get() {
-                set.set_state(SetState::Closing);
+            if let Some((set, state)) = self.0.get() {
+                set.set_state(*state);
             }
             Moment::default()
         }
@@ -456,12 +465,11 @@ mod tests {
         }
     }
 
-    /// L-03, H-42
-    #[actix::test]
-    async fn a_write_that_is_met_by_closing_is_not_acknowledged_at_the_door() {
-        let clock = Arc::new(Closing::default());
+    /// What the door says to a write that finds it open, and meets the set in another state once it has entered.
+    fn write_into(state: SetState) -> Entered {
+        let clock = Arc::new(Turning::default());
         let set = start_set_by(clock.clone());
-        clock.0.get_or_init(|| set.clone());
+        clock.0.get_or_init(|| (set.clone(), state));
         let extent = DoorExtent {
             object: &ObjectKey::Number(0),
             range: ByteRange::new(0, 4).unwrap(),
@@ -474,6 +482,19 @@ mod tests {
             modified: None,
             hints: Hints::default(),
         };
-        assert_eq!(set.write_hit(&write), Entered::Some(0));
+        set.write_hit(&write)
+    }
+
+    /// L-03, H-42
+    #[actix::test]
+    async fn a_write_that_is_met_by_closing_is_not_acknowledged_at_the_door() {
+        assert_eq!(write_into(SetState::Closing), Entered::Some(0));
+    }
+
+    /// H-41
+    #[actix::test]
+    async fn a_write_that_is_met_by_the_fence_is_refused_at_the_door() {
+        assert_eq!(write_into(SetState::Fenced), Entered::Refused);
+        assert_eq!(write_into(SetState::Open), Entered::All);
     }
 }

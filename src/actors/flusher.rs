@@ -49,10 +49,12 @@ impl FlusherActor {
         let limits = self.common.limits();
         let target = limits.target_dirty_bytes;
         let (_, buffers_target) = self.common.ledger.dirty_buffers(target);
+        // No demand brings those down.
+        let (stranded, stranded_buffers) = self.common.ledger.stranded_dirty();
         Levels {
-            dirty: dirty + waiting.dirty,
+            dirty: dirty.saturating_sub(stranded) + waiting.dirty,
             target,
-            buffers: buffers + waiting.dirty_buffers,
+            buffers: buffers.saturating_sub(stranded_buffers) + waiting.dirty_buffers,
             buffers_target,
             wants_all: waiting.is_oversized,
             short: self.common.short(),

@@ -282,6 +282,8 @@ impl Handler<GetStatus> for ObjectSetActor {
             is_empty: holdings.is_empty,
             has_cached: holdings.has_cached,
             is_dirty_or_committing: holdings.is_dirty_or_committing,
+            is_write_through: self.engine.is_write_through(),
+            is_fenced: self.engine.is_fenced(),
             last_error: self.engine.last_error().map(ToString::to_string),
             gauges: self.shared.books.totals().into(),
             counters: self.shared.books.counters(),

@@ -109,6 +109,39 @@ pub(crate) struct Ledger {
     write_wants_room: AtomicUsize,
     objects: AtomicI64,
     objects_max: AtomicU64,
+    stranded: Stranded,
+}
+
+/// What fenced sets hold unsaved. It can't be made room of until it is given up, and others are to go on meanwhile: it
+/// comes on top of the dirty limits, and what is larger than the rest of the room counts as larger than all of it.
+#[derive(Debug, Default)]
+struct Stranded {
+    /// The limits of dirty bytes and buffers without it; held while they are changed.
+    limits: Mutex<(u64, u64)>,
+    room: AtomicU64,
+    dirty: AtomicU64,
+    dirty_buffers: AtomicU64,
+}
+
+impl Stranded {
+    fn parts(&self) -> [u64; 3] {
+        // Relaxed: levels, which those who wait are shown anew after each change.
+        [&self.room, &self.dirty, &self.dirty_buffers].map(|part| part.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, change: Charge) {
+        let parts = [
+            (&self.room, change.room),
+            (&self.dirty, change.dirty),
+            (&self.dirty_buffers, change.dirty_buffers),
+        ];
+        for (part, by) in parts {
+            part.store(
+                part.load(Ordering::Relaxed).saturating_add_signed(by),
+                Ordering::Relaxed,
+            );
+        }
+    }
 }
 
 fn amount(value: i64) -> u64 {
@@ -143,6 +176,10 @@ impl Ledger {
             write_wants_room: AtomicUsize::new(0),
             objects: AtomicI64::new(0),
             objects_max: AtomicU64::new(limits.max_objects),
+            stranded: Stranded {
+                limits: Mutex::new((dirty, buffers)),
+                ..Stranded::default()
+            },
         }
     }
 
@@ -150,11 +187,26 @@ impl Ledger {
     pub(crate) fn set_limits(&self, limits: &Limits) {
         let (room, dirty, buffers) = limits_of(limits);
         self.room.set_limit(room);
-        self.dirty.set_limit(dirty);
-        self.dirty_buffers.set_limit(buffers);
+        self.change_dirty_limits(|limits| *limits = (dirty, buffers));
         self.objects_max
             .store(limits.max_objects, Ordering::Relaxed);
         self.serve();
+    }
+
+    /// More, or less, is held by fenced sets that can't store it.
+    pub(crate) fn strand(&self, change: Charge) {
+        self.change_dirty_limits(|_| self.stranded.add(change));
+        self.serve();
+    }
+
+    fn change_dirty_limits(&self, change: impl FnOnce(&mut (u64, u64))) {
+        let mut limits = self.stranded.limits.lock();
+        change(&mut limits);
+        let [_, stranded, stranded_buffers] = self.stranded.parts();
+        let (dirty, buffers) = *limits;
+        self.dirty.set_limit(dirty.saturating_add(stranded));
+        self.dirty_buffers
+            .set_limit(buffers.saturating_add(stranded_buffers));
     }
 
     /// Reserves room now, unless there is none or others wait for it.
@@ -286,16 +338,19 @@ impl Ledger {
         if self.try_take(claim.charge) {
             return true;
         }
-        let parts = self.parts(claim.charge);
+        let parts = self.parts(claim.charge).into_iter();
         let mut is_oversized = false;
-        let fits = parts.iter().all(|(budget, part)| {
-            if *part <= budget.limit() {
-                return *part <= budget.room();
-            }
-            is_oversized = true;
-            // What is held beyond this is the bookkeeping of sets that hold no data.
-            budget.used() <= budget.limit() / HEADROOM_PART
-        });
+        let fits = parts
+            .zip(self.stranded.parts())
+            .all(|((budget, part), stranded)| {
+                let limit = budget.limit().saturating_sub(stranded);
+                if part <= limit {
+                    return part <= budget.room();
+                }
+                is_oversized = true;
+                // What is held beyond this is the bookkeeping of sets that hold no data.
+                budget.used().saturating_sub(stranded) <= budget.limit() / HEADROOM_PART
+            });
         let is_alone = is_oversized && fits;
         if is_alone {
             self.force(claim.charge);
@@ -306,6 +361,11 @@ impl Ledger {
     /// Forgets the claims of a claimant that is gone.
     pub(crate) fn forget(&self, claimant: &Arc<dyn Claimant>) {
         self.forget_where(|claim| Arc::ptr_eq(&claim.claimant, claimant));
+    }
+
+    /// Forgets a claimant's claims of writes; those of its fetches wait on.
+    pub(crate) fn forget_writes(&self, claimant: &Arc<dyn Claimant>) {
+        self.forget_where(|claim| claim.is_write() && Arc::ptr_eq(&claim.claimant, claimant));
     }
 
     /// Forgets one claim. Returns whether it still waited; if not, its room was or will be granted.
@@ -340,9 +400,10 @@ impl Ledger {
     /// What waits now.
     pub(crate) fn waiting(&self) -> Waiting {
         let queues = self.queues.lock();
+        let [room, dirty, _] = self.stranded.parts();
         let is_oversized = |claim: &Claim| {
-            amount(claim.charge.room) > self.room.limit()
-                || amount(claim.charge.dirty) > self.dirty.limit()
+            amount(claim.charge.room) > self.room.limit().saturating_sub(room)
+                || amount(claim.charge.dirty) > self.dirty.limit().saturating_sub(dirty)
         };
         Waiting {
             is_oversized: queues.writes.front().is_some_and(is_oversized)
@@ -360,17 +421,26 @@ impl Ledger {
     }
 
     /// Buffers dirty or in flight to the store, and their target: the same part of their limit that this many bytes
-    /// are of the limit in bytes.
+    /// are of the limit in bytes. What is stranded is not counted.
     pub(crate) fn dirty_buffers(&self, target_bytes: u64) -> (u64, u64) {
-        let (buffers, bytes) = (self.dirty_buffers.limit(), self.dirty.limit());
+        let (bytes, buffers) = *self.stranded.limits.lock();
+        let [_, _, stranded] = self.stranded.parts();
         let target = u128::from(buffers) * u128::from(target_bytes) / u128::from(bytes.max(1));
         let target = u64::try_from(target).unwrap_or(buffers).min(buffers);
-        (self.dirty_buffers.used(), target)
+        (self.dirty_buffers.used().saturating_sub(stranded), target)
     }
 
-    /// What is dirty or in flight to the store, and the limit.
+    /// What is dirty or in flight to the store, and the limit; what is stranded is not counted.
     pub(crate) fn dirty(&self) -> (u64, u64) {
-        (self.dirty.used(), self.dirty.limit())
+        let [_, stranded, _] = self.stranded.parts();
+        let (limit, _) = *self.stranded.limits.lock();
+        (self.dirty.used().saturating_sub(stranded), limit)
+    }
+
+    /// The dirty bytes and buffers that fenced sets hold and can't store.
+    pub(crate) fn stranded_dirty(&self) -> (u64, u64) {
+        let [_, dirty, buffers] = self.stranded.parts();
+        (dirty, buffers)
     }
 
     /// What is held in all.

@@ -121,7 +121,11 @@ pub struct SetStatus {
     pub has_cached: bool,
     /// Something is dirty or in flight to the store.
     pub is_dirty_or_committing: bool,
-    /// What the store answered to the last writeback, if that failed.
+    /// Every write is answered by the store: by the cache's limits, or since no caller has flushed the set yet.
+    pub is_write_through: bool,
+    /// Another client has taken over: nothing is sent to the store any more, and writes are refused.
+    pub is_fenced: bool,
+    /// What the store answered to the last writeback, if that failed, or that another client has taken over.
     pub last_error: Option<String>,
     /// What is held.
     pub gauges: Gauges,

@@ -29,7 +29,10 @@ pub(crate) mod message;
 mod object_set;
 mod plan;
 mod shared;
+mod shelf;
 mod state;
+mod stopping;
+mod stranded;
 mod tell;
 mod trimmer;
 

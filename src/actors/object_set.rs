@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, SpawnHandle};
+use actix::{Actor, AsyncContext, Context, SpawnHandle};
 use tokio::sync::{oneshot, watch};
 
 use super::driver::Driver;
 use super::ledger::{Claim, Claimant};
 use super::message::{Call, Ended, Lost, Request};
-use super::shared::{SetShared, SetShelf};
+use super::shared::SetShared;
+use super::shelf::SetShelf;
 use super::state::SetState;
 use crate::buf::ReadBuf;
 use crate::engine::{
@@ -47,15 +48,15 @@ pub(super) enum Waiter {
 pub struct ObjectSetActor {
     pub(super) shared: Arc<SetShared>,
     pub(super) engine: SetEngine<SetShelf>,
-    driver: Driver,
+    pub(super) driver: Driver,
     waiters: BTreeMap<WaiterId, Waiter>,
     timer: Option<(Moment, SpawnHandle)>,
     clean: watch::Sender<u64>,
     /// Who waits for the set to stop.
     pub(super) stoppers: Vec<oneshot::Sender<Result<Lost, CacheError>>>,
     /// The first error of the flush that stopping waits for.
-    stop_error: Option<CacheError>,
-    must_store: bool,
+    pub(super) stop_error: Option<CacheError>,
+    pub(super) must_store: bool,
 }
 
 impl ObjectSetActor {
@@ -97,9 +98,10 @@ impl ObjectSetActor {
 
     /// Whether the set takes requests that change it.
     pub(super) fn check_open(&self) -> Result<(), CacheError> {
-        match self.shared.state() {
-            SetState::Open => Ok(()),
-            SetState::Closing | SetState::Closed | SetState::Failed => Err(self.shared.refusal()),
+        if self.shared.state().is_open() {
+            Ok(())
+        } else {
+            Err(self.shared.refusal())
         }
     }
 
@@ -214,21 +216,55 @@ impl ObjectSetActor {
     }
 
     fn act_on_all(&mut self, ctx: &mut Context<Self>) {
+        // Whoever is answered finds the door as it has become.
+        if self.shared.state().is_open() {
+            self.open();
+        }
         while let Some(action) = self.engine.poll_action() {
             self.act(action, ctx);
         }
         self.engine.answered();
     }
 
+    /// Opens the door as far as the engine takes writes.
+    pub(super) fn open(&self) {
+        let (before, set) = (self.shared.state(), self.shared.id.as_str());
+        let state = if self.engine.is_fenced() {
+            SetState::Fenced
+        } else if self.engine.awaits_flush() {
+            SetState::Through
+        } else {
+            SetState::Open
+        };
+        if state == before {
+            return;
+        }
+        self.shared.set_state(state);
+        if state == SetState::Fenced {
+            let unsaved_bytes = self.shared.unsaved_bytes();
+            tracing::error!(
+                set,
+                unsaved_bytes,
+                "another client has taken over the object set"
+            );
+        } else if before == SetState::Through {
+            tracing::info!(
+                set,
+                "object set flushed for the first time: writes are absorbed"
+            );
+        }
+    }
+
     fn end(&mut self, now: Moment, op: OpId, end: Ended) {
         match end {
             Ended::Fetch(result) => self.engine.handle_fetch(now, op, result),
             Ended::WriteBack(result) => {
-                if let Err(error) = &result {
+                let failure = result.as_ref().err().cloned();
+                self.engine.handle_write_back(now, op, result);
+                if let Some(error) = failure.filter(|_| !self.engine.is_fenced()) {
                     let set = self.shared.id.as_str();
                     tracing::warn!(set, op = op.0, %error, "a writeback failed and will be retried");
                 }
-                self.engine.handle_write_back(now, op, result);
             }
             Ended::Panicked(error) => {
                 self.engine.handle_fetch(now, op, Err(error.clone()));
@@ -287,6 +323,10 @@ impl ObjectSetActor {
                 self.shared.common.wake_trimmer();
                 self.shared.common.wake_flusher();
             }
+            Action::ForgoWriteRoom => {
+                let claimant: Arc<dyn Claimant> = self.shared.clone();
+                self.shared.common.ledger.forget_writes(&claimant);
+            }
             Action::Reply { waiter, reply } => self.reply(waiter, reply),
             Action::Clean => self.clean.send_modify(|times| *times += 1),
         }
@@ -316,6 +356,7 @@ impl ObjectSetActor {
         self.arm_timer(ctx);
         self.shared.set_coldest(self.engine.coldest());
         self.shared.set_idle(self.engine.idle_objects());
+        self.shared.set_stranded(self.engine.stranded());
         let common = &self.shared.common;
         if wakes.waiting {
             common.note_progress();
@@ -369,63 +410,6 @@ impl ObjectSetActor {
             );
         });
         self.timer = Some((deadline, timer));
-    }
-
-    /// Begins to stop: no new writes; with `must_store` everything dirty is flushed first.
-    pub(super) fn begin_stop(
-        &mut self,
-        must_store: bool,
-        reply: oneshot::Sender<Result<Lost, CacheError>>,
-        ctx: &mut Context<Self>,
-    ) {
-        self.stoppers.push(reply);
-        self.must_store = must_store;
-        self.stop_error = None;
-        self.shared.set_state(SetState::Closing);
-        let now = self.now();
-        if must_store {
-            let waiter = self.enrol(Waiter::Stopping);
-            self.engine.flush(now, waiter, None);
-        }
-        self.drive(ctx);
-    }
-
-    fn try_stop(&mut self, ctx: &mut Context<Self>) {
-        if self.must_store
-            && let Some(error) = self.stop_error.take()
-        {
-            // What could not be stored stays dirty and readable: the set goes on.
-            self.shared.set_state(SetState::Open);
-            for stopper in self.stoppers.drain(..) {
-                answer(stopper, Err(error.clone()));
-            }
-            return;
-        }
-        let mut lost = Lost::default();
-        if !self.must_store {
-            // Nothing of this set reaches the store after those who stop it have their answer.
-            self.driver.give_up_all();
-            let in_flight = self.shared.books.totals().bytes_in(BufferState::Tx);
-            lost.in_flight_bytes = u64::try_from(in_flight).unwrap_or_default();
-            let now = self.now();
-            lost.dirty_bytes = self.engine.purge(now);
-        } else if !self.engine.is_quiet() {
-            return;
-        } else if self.engine.holdings().is_dirty_or_committing {
-            // Written by those who were past the door when it closed.
-            let waiter = self.enrol(Waiter::Stopping);
-            let now = self.now();
-            self.engine.flush(now, waiter, None);
-            super::tell::tell(&ctx.address(), super::message::Completed);
-            return;
-        }
-        self.engine.release();
-        self.engine.close_idle(u64::MAX);
-        self.shared.set_state(SetState::Closed);
-        for stopper in self.stoppers.drain(..) {
-            answer(stopper, Ok(lost));
-        }
-        ctx.stop();
     }
 }
 

@@ -1,11 +1,10 @@
 //! What the threads of callers and actors share: of the whole cache, and of one set.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use actix::Addr;
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 
 use super::books::{Books, Counters};
 use super::cell::Cell;
@@ -19,12 +18,10 @@ use super::trimmer::TrimActor;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::engine::{
-    BufferState, Charge, Counter, Layout, Shelf, Totals, WaiterId, Window, WindowKey,
-};
+use crate::engine::{BufferState, Charge, Counter, Layout, Totals, WaiterId, WindowKey};
 use crate::error::{CacheError, ConfigError};
 use crate::request::Shape;
-use crate::types::{ByteRange, Moment, ObjectName, SetId, SnapId, Timestamp};
+use crate::types::{Moment, SetId, Timestamp};
 
 /// What all sets of a cache share.
 #[derive(Debug)]
@@ -229,11 +226,13 @@ pub(crate) struct SetShared {
     pub(super) is_dirtied: AtomicBool,
     state: StateCell,
     addr: OnceLock<Addr<ObjectSetActor>>,
+    /// What the ledger was told that the set holds and can't store.
+    pub(super) stranded: Mutex<Charge>,
     granted: Mutex<Vec<(WaiterId, Charge)>>,
     coldest: AtomicU64,
     /// Objects that hold nothing and may be closed.
     idle: AtomicUsize,
-    objects: AtomicI64,
+    pub(super) objects: AtomicI64,
     last_waiter: AtomicU64,
 }
 
@@ -263,6 +262,7 @@ impl SetShared {
             is_dirtied: AtomicBool::new(false),
             state: StateCell::new(SetState::Open),
             addr: OnceLock::new(),
+            stranded: Mutex::default(),
             granted: Mutex::default(),
             coldest: AtomicU64::new(u64::MAX),
             idle: AtomicUsize::new(0),
@@ -326,9 +326,9 @@ impl SetShared {
         }
     }
 
-    /// Whether the books show dirty bytes.
+    /// Whether the books show dirty bytes that could be written back.
     pub(crate) fn may_be_dirty(&self) -> bool {
-        self.books.totals().bytes_in(BufferState::Dirty) > 0
+        self.state() != SetState::Fenced && self.books.totals().bytes_in(BufferState::Dirty) > 0
     }
 
     pub(crate) fn take_granted(&self) -> Vec<(WaiterId, Charge)> {
@@ -358,6 +358,7 @@ impl SetShared {
     /// Gives back all that the set holds, with `more` that its engine held, after its actor has gone. What a caller
     /// puts in later is given back when this is called again.
     pub(crate) fn give_up_everything(&self, more: Charge) {
+        self.set_stranded(Charge::default());
         let mut charge = more;
         let windows = self.windows.pin();
         let mut totals = Totals::default();
@@ -412,84 +413,6 @@ impl Claimant for SetShared {
                 }
             }
         }
-    }
-}
-
-/// The engine's way to what its set shares.
-#[derive(Clone)]
-pub(crate) struct SetShelf(pub(crate) Arc<SetShared>);
-
-impl fmt::Debug for SetShelf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SetShelf").field(&self.0.id).finish()
-    }
-}
-
-impl Shelf for SetShelf {
-    type Slot = Arc<Cell>;
-    type Guard<'a> = RwLockWriteGuard<'a, Window>;
-
-    fn open(&self, key: &WindowKey) -> Arc<Cell> {
-        self.0.open_cell(key)
-    }
-
-    fn close(&self, key: &WindowKey) {
-        self.0.windows.pin().remove(key);
-    }
-
-    fn lock<'a>(slot: &'a Arc<Cell>) -> RwLockWriteGuard<'a, Window>
-    where
-        Self: 'a,
-    {
-        slot.lock()
-    }
-
-    fn take_listed(&self) -> Vec<WindowKey> {
-        std::mem::take(&mut self.0.listed.lock())
-    }
-
-    fn take_cooled(&self) -> Vec<WindowKey> {
-        std::mem::take(&mut self.0.cooled.lock())
-    }
-
-    fn epoch(&self) -> u64 {
-        self.0.epoch.load(Ordering::SeqCst)
-    }
-
-    fn end_epoch(&self) -> u64 {
-        self.0.epoch.fetch_add(1, Ordering::SeqCst)
-    }
-
-    fn take_room(&self, charge: Charge) -> bool {
-        self.0.common.ledger.take(charge)
-    }
-
-    fn force_room(&self, charge: Charge) {
-        self.0.common.ledger.force(charge);
-    }
-
-    fn give_room(&self, charge: Charge) {
-        self.0.common.ledger.give(charge);
-    }
-
-    fn add_totals(&self, change: &Totals) {
-        self.0.add_totals(change);
-        if change.bytes_in(BufferState::Dirty) > 0 {
-            self.0.note_dirtied();
-        }
-    }
-
-    fn add_objects(&self, change: i64) {
-        self.0.objects.fetch_add(change, Ordering::Relaxed);
-        self.0.common.ledger.add_objects(change);
-    }
-
-    fn count(&self, counter: Counter, by: u64) {
-        self.0.count(counter, by);
-    }
-
-    fn may_copy_on_write(&self, object: &ObjectName, range: ByteRange, snap: SnapId) -> bool {
-        self.0.common.backend.may_copy_on_write(object, range, snap)
     }
 }
 

@@ -9,13 +9,19 @@ use crate::types::SetId;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SetState {
     Open,
+    /// It takes everything, and every write is answered by the store until a caller first flushes (H-36).
+    Through,
+    /// Another client has taken over: it takes no writes (H-41).
+    Fenced,
     Closing,
     Closed,
     Failed,
 }
 
-const STATES: [SetState; 4] = [
+const STATES: [SetState; 6] = [
     SetState::Open,
+    SetState::Through,
+    SetState::Fenced,
     SetState::Closing,
     SetState::Closed,
     SetState::Failed,
@@ -25,15 +31,25 @@ impl SetState {
     /// Whether the set's actor is there to answer.
     pub(crate) const fn is_live(self) -> bool {
         match self {
-            Self::Open | Self::Closing => true,
+            Self::Open | Self::Through | Self::Fenced | Self::Closing => true,
             Self::Closed | Self::Failed => false,
+        }
+    }
+
+    /// Whether it takes requests; of writes, an open set may take none.
+    pub(crate) const fn is_open(self) -> bool {
+        match self {
+            Self::Open | Self::Through | Self::Fenced => true,
+            Self::Closing | Self::Closed | Self::Failed => false,
         }
     }
 
     /// What a caller is told whose request the set no longer takes.
     pub(crate) const fn refusal(self, set: SetId) -> CacheError {
         match self {
-            Self::Open | Self::Failed => CacheError::SetFailed { set },
+            Self::Open | Self::Through | Self::Fenced | Self::Failed => {
+                CacheError::SetFailed { set }
+            }
             Self::Closing | Self::Closed => CacheError::Closed { set },
         }
     }

@@ -25,6 +25,8 @@ pub(crate) enum Action {
     Journal(JournalNotice),
     /// Reserve room in order of arrival; then call `handle_room`.
     AwaitRoom { waiter: WaiterId, charge: Charge },
+    /// Take back what writes wait for: none of them will enter any more.
+    ForgoWriteRoom,
     /// Answer a caller.
     Reply { waiter: WaiterId, reply: Reply },
     /// Nothing is dirty or in flight any more (rule F-07).

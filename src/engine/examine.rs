@@ -74,6 +74,9 @@ impl<S: Shelf> SetEngine<S> {
                 && !seen.gaps.is_empty()
                 && self.stores_before_copy(now, object, extent, &mut wants)
             {
+                if self.is_never_copied(object) {
+                    return Verdict::Failed(self.fenced_error());
+                }
                 continue;
             }
             if self.is_reported_missing(object) {
@@ -132,7 +135,19 @@ impl<S: Shelf> SetEngine<S> {
             wants.pauses.insert(object);
         }
         wants.ops.extend(known.writebacks.keys());
-        !known.writebacks.is_empty() || wants.pauses.contains(&object)
+        !known.writebacks.is_empty()
+            || wants.pauses.contains(&object)
+            || self.is_never_copied(object)
+    }
+
+    /// Whether the object's first write, which may copy from a parent, will never come: nobody knows what that would
+    /// have brought.
+    fn is_never_copied(&self, object: usize) -> bool {
+        self.is_fenced
+            && self
+                .objects
+                .get(object)
+                .is_some_and(|known| !known.listed.is_empty() && known.writebacks.is_empty())
     }
 
     fn examine_extent(&self, object: usize, extent: &ObjectExtent, has_waited: bool) -> Seen {

@@ -93,7 +93,13 @@ impl<S: Shelf> SetEngine<S> {
         match result {
             Ok(bytes) => self.fill(now, op, &fetch, bytes),
             Err(BackendError::NotFound) => self.find_absent(now, op, &fetch),
-            Err(error) => self.fail_fetch(now, op, &fetch, error),
+            Err(error) => {
+                let is_fence = error == BackendError::Fenced;
+                self.fail_fetch(now, op, &fetch, error);
+                if is_fence {
+                    self.fence(now);
+                }
+            }
         }
         self.unpin(window);
         self.close_if_empty(object);

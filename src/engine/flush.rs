@@ -7,7 +7,7 @@ use super::object::{ObjectFlush, spans};
 use super::set::SetEngine;
 use super::shelf::Shelf;
 use super::window::{Cutoff, Span};
-use crate::error::{BackendError, CacheError};
+use crate::error::CacheError;
 use crate::request::ObjectExtent;
 use crate::types::{ByteRange, Moment, SnapId};
 
@@ -24,13 +24,22 @@ pub(super) struct FlushWait {
 }
 
 impl<S: Shelf> SetEngine<S> {
-    /// Flushes the whole set, or what `extents` touch of its heads. The answer is a [`Reply::Flushed`].
+    /// A caller flushes the whole set, or what `extents` touch of its heads. The answer is a [`Reply::Flushed`].
+    ///
+    /// The first one ends write-through where that is on until then, whatever comes of it: writes that are asked
+    /// later are absorbed (H-36).
     pub(crate) fn flush(
         &mut self,
         now: Moment,
         waiter: WaiterId,
         extents: Option<&[ObjectExtent]>,
     ) {
+        self.awaits_flush = false;
+        if self.is_fenced {
+            let refused = self.fenced_error();
+            self.reply(waiter, Reply::Flushed(Err(refused)));
+            return;
+        }
         let epoch = self.shelf.end_epoch();
         self.adopt();
         let targets: Targets = match extents {
@@ -39,6 +48,31 @@ impl<S: Shelf> SetEngine<S> {
         };
         self.wait_for(now, waiter, (epoch, targets), false);
         self.finish();
+    }
+
+    /// Stores everything before the set ends: as a flush, but no caller has flushed by it. The answer is a
+    /// [`Reply::Flushed`].
+    pub(crate) fn store_all(&mut self, now: Moment, waiter: WaiterId) {
+        let epoch = self.shelf.end_epoch();
+        self.adopt();
+        if self.is_fenced && !self.unstored.is_empty() {
+            let refused = self.fenced_error();
+            self.reply(waiter, Reply::Flushed(Err(refused)));
+        } else {
+            let targets = self.unstored.iter().map(|object| (*object, None)).collect();
+            self.wait_for(now, waiter, (epoch, targets), false);
+        }
+        self.finish();
+    }
+
+    /// Whether every write is answered by the store until a caller first flushes.
+    pub(crate) const fn awaits_flush(&self) -> bool {
+        self.awaits_flush
+    }
+
+    /// Whether every write is answered by the store, for whatever reason.
+    pub(crate) const fn is_write_through(&self) -> bool {
+        self.awaits_flush || self.limits.write_through
     }
 
     /// Answers a write when what it wrote is stored (rule W-06).
@@ -95,8 +129,6 @@ impl<S: Shelf> SetEngine<S> {
                 already_clean: true,
             };
             self.end_flush(waiter, Ok(flushed));
-        } else if self.is_fenced {
-            self.fail_flush(waiter, &CacheError::Backend(BackendError::Fenced));
         } else {
             self.pump(now);
         }

@@ -39,6 +39,7 @@ mod discard;
 mod eviction;
 mod examine;
 mod extent;
+mod fence;
 mod fetch;
 mod flush;
 mod ghost;

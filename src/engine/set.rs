@@ -21,16 +21,19 @@ use crate::config::Limits;
 use crate::error::BackendError;
 use crate::io::{Capabilities, JournalNotice};
 use crate::request::Shape;
-use crate::types::{JournalTid, Moment, ObjectKey, SnapContext, Truncation};
+use crate::types::{JournalTid, Moment, ObjectKey, SetId, SnapContext, Truncation};
 
 /// What a set is opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineOptions {
+    pub(crate) id: SetId,
     pub(crate) shape: Shape,
     pub(crate) layout: Option<Layout>,
     pub(crate) capabilities: Capabilities,
     pub(crate) truncation: Truncation,
     pub(crate) context: SnapContext,
+    /// Every write is answered by the store until a caller first flushes (H-36).
+    pub(crate) write_through_until_flush: bool,
 }
 
 /// The limits that one engine keeps; the shared ones are the ledger's.
@@ -139,8 +142,10 @@ pub(crate) struct SetEngine<S: Shelf> {
     /// Reserved and not yet used, less used and not reserved; squared with the ledger after each call.
     pub(super) purse: Charge,
     pub(super) last_error: Option<BackendError>,
-    /// Another writer has taken over: nothing is sent any more (H-41).
+    /// Another client has taken over: nothing is sent any more (H-41).
     pub(super) is_fenced: bool,
+    /// No caller has flushed yet, and until then every write is answered by the store (H-36).
+    pub(super) awaits_flush: bool,
     /// Windows that the door keeps from serving until the answers that are among the actions have been given.
     pub(super) unanswered: Vec<usize>,
 }
@@ -148,6 +153,7 @@ pub(crate) struct SetEngine<S: Shelf> {
 impl<S: Shelf> SetEngine<S> {
     pub(crate) fn new(shelf: S, options: EngineOptions, limits: EngineLimits) -> Self {
         let contexts = BTreeMap::from([(options.context.seq, options.context.clone())]);
+        let awaits_flush = options.write_through_until_flush;
         Self {
             shelf,
             options,
@@ -177,6 +183,7 @@ impl<S: Shelf> SetEngine<S> {
             purse: Charge::default(),
             last_error: None,
             is_fenced: false,
+            awaits_flush,
             unanswered: Vec::new(),
         }
     }

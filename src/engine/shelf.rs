@@ -45,6 +45,8 @@ pub(crate) trait Shelf: fmt::Debug {
     fn give_room(&self, charge: Charge);
     /// Adds to the gauges.
     fn add_totals(&self, change: &Totals);
+    /// The bytes of the gauges that are dirty or in flight to the store.
+    fn unsaved_bytes(&self) -> u64;
     /// Adds to the number of objects.
     fn add_objects(&self, change: i64);
     /// Adds to a counter.

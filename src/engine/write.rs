@@ -10,7 +10,6 @@ use super::window::{
     Access, Charge, EXTENT_OVERHEAD_BYTES, Put, PutOutcome, Settlement, Span, WINDOW_OVERHEAD_BYTES,
 };
 use crate::engine::extent::Written;
-use crate::error::{BackendError, CacheError};
 use crate::request::{ObjectExtent, WriteRequest};
 use crate::types::{ByteRange, Moment, Place, Timestamp};
 
@@ -25,6 +24,8 @@ pub(super) struct WriteWait {
     context: u64,
     asked: Moment,
     is_blocked: bool,
+    /// It was asked before the flush that ends write-through: the store answers it, whenever it enters.
+    is_through: bool,
     /// How many of its extents have entered.
     entered: usize,
     /// Room that is reserved for the rest while it waits for an older context to be stored.
@@ -110,7 +111,7 @@ impl<S: Shelf> SetEngine<S> {
     ) {
         self.adopt();
         if self.is_fenced {
-            let refused = CacheError::Backend(BackendError::Fenced);
+            let refused = self.fenced_error();
             self.reply(waiter, Reply::Done(Err(refused)));
             self.finish();
             return;
@@ -135,6 +136,7 @@ impl<S: Shelf> SetEngine<S> {
             context,
             asked: now,
             is_blocked: false,
+            is_through: self.awaits_flush,
             entered: 0,
             held: Charge::default(),
         };
@@ -239,7 +241,7 @@ impl<S: Shelf> SetEngine<S> {
             .sum();
         self.shelf.count(Counter::WriteOps, 1);
         self.shelf.count(Counter::WriteBytes, bytes);
-        if self.limits.write_through {
+        if self.limits.write_through || wait.is_through {
             self.flush_written(now, waiter, &wait.request.extents);
         } else {
             self.reply(waiter, Reply::Done(Ok(())));

@@ -33,7 +33,8 @@ impl<S: Shelf> SetEngine<S> {
     /// The flusher wants bytes written back; replaces what it wanted before.
     pub(crate) fn write_back(&mut self, now: Moment, demand: Demand) {
         self.adopt();
-        self.demand = Some(demand);
+        // A demand that is kept counts as taken on: a set that will never meet it leaves it to others.
+        self.demand = Some(demand).filter(|_| !self.is_fenced);
         self.pump(now);
         self.finish();
     }
@@ -47,7 +48,8 @@ impl<S: Shelf> SetEngine<S> {
     pub(crate) fn oldest_dirty(&mut self) -> Option<Moment> {
         self.adopt();
         self.finish();
-        self.aging.first().map(|(since, _)| *since)
+        let oldest = self.aging.first().filter(|_| !self.is_fenced);
+        oldest.map(|(since, _)| *since)
     }
 
     const fn may_send(&self) -> bool {

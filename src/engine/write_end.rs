@@ -1,6 +1,6 @@
 //! What the end of a writeback brings (rules F-03 to F-05, F-08, J-02).
 
-use super::action::{Action, Reply, WaiterId};
+use super::action::{Action, WaiterId};
 use super::eviction::Queue;
 use super::extent::OpId;
 use super::object::{Retry, range_of, spans};
@@ -142,7 +142,9 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     fn note_success(&mut self, now: Moment, number: usize, ranges: &[ByteRange]) {
-        self.last_error = None;
+        if !self.is_fenced {
+            self.last_error = None;
+        }
         let Some(object) = self.objects.get_mut(number) else {
             return;
         };
@@ -174,6 +176,13 @@ impl<S: Shelf> SetEngine<S> {
         flushes: &[WaiterId],
     ) {
         self.shelf.count(Counter::WriteBackErrors, 1);
+        if error == BackendError::Fenced {
+            self.fence(now);
+        }
+        if self.is_fenced {
+            // Nothing is tried again, and nobody waits for it.
+            return;
+        }
         self.last_error = Some(error.clone());
         self.pause(now, number);
         let (first, last) = (ranges.first(), ranges.last());
@@ -189,9 +198,6 @@ impl<S: Shelf> SetEngine<S> {
             for flush in flushes {
                 self.fail_flush(*flush, &error);
             }
-        }
-        if error == BackendError::Fenced {
-            self.fence();
         }
     }
 
@@ -250,21 +256,6 @@ impl<S: Shelf> SetEngine<S> {
         };
         for reader in std::mem::take(&mut object.paused_reads) {
             self.read_advances(now, reader);
-        }
-    }
-
-    /// Another writer has taken over: nothing is sent any more, and nobody waits for what can't happen.
-    fn fence(&mut self) {
-        self.is_fenced = true;
-        let flushes: Vec<WaiterId> = self.flushes.keys().copied().collect();
-        for flush in flushes {
-            self.fail_flush(flush, &CacheError::Backend(BackendError::Fenced));
-        }
-        let writes: Vec<WaiterId> = self.writes.keys().copied().collect();
-        for write in writes {
-            self.drop_write(write);
-            let refused = CacheError::Backend(BackendError::Fenced);
-            self.reply(write, Reply::Done(Err(refused)));
         }
     }
 }

@@ -16,7 +16,8 @@ impl ObjectSet {
     /// it stores them.
     ///
     /// # Errors
-    /// [`CacheError::InvalidRequest`]; in a write-through cache also [`CacheError::WriteBack`].
+    /// [`CacheError::InvalidRequest`]; where the store answers writes also [`CacheError::WriteBack`]; once another
+    /// client has taken over, [`CacheError::Fenced`]: what was asked before the set knew may have entered even so.
     ///
     /// # Cancel safety
     /// A write that waits for room is given up with its future, unless the cache accepts writes at once
@@ -43,6 +44,7 @@ impl ObjectSet {
             };
             match self.shared.write_hit(&write) {
                 Entered::All => return Ok(()),
+                Entered::Refused => return Err(self.shared.fenced()),
                 Entered::Some(entered) => {
                     drop(extents);
                     request.extents.drain(..entered);
@@ -150,8 +152,11 @@ impl ObjectSet {
             modified: None,
             hints,
         };
-        if self.shared.write_hit(&write) == Entered::All {
-            return Ok(());
+        match self.shared.write_hit(&write) {
+            Entered::All => return Ok(()),
+            Entered::Refused => return Err(self.shared.fenced()),
+            // Of one extent, none.
+            Entered::Some(_) => {}
         }
         let extents = vec![ObjectExtent {
             object,

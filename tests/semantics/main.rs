@@ -10,6 +10,7 @@
 
 mod common;
 mod door;
+mod fencing;
 mod flushing;
 mod life;
 mod limits;
@@ -21,4 +22,5 @@ mod sets;
 mod sight;
 mod stress;
 mod trimming;
+mod until_flush;
 mod writes;

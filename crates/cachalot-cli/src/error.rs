@@ -179,6 +179,7 @@ const fn cache_exit_code(error: &CacheError) -> u8 {
         CacheError::Read { source, .. }
         | CacheError::WriteBack { source, .. }
         | CacheError::Backend(source) => backend_exit_code(source),
+        CacheError::Fenced { .. } => exit_code::STORE,
         _ => exit_code::FAILED,
     }
 }
@@ -232,6 +233,7 @@ fn cache_reason(error: &CacheError) -> String {
             format!("{error}: {source}{}", store_advice(source))
         }
         CacheError::Backend(source) => format!("{source}{}", store_advice(source)),
+        CacheError::Fenced { .. } => format!("{error}{}", store_advice(&BackendError::Fenced)),
         _ => error.to_string(),
     }
 }
@@ -251,6 +253,13 @@ mod tests {
         let deep = CliError::cache("flush")(CacheError::Backend(BackendError::ReadOnly));
         assert_eq!(deep.exit_code(), exit_code::STORE);
         assert!(deep.to_string().contains("read-only"), "{deep}");
+        let fenced = CacheError::Fenced {
+            set: "vol".into(),
+            unsaved_bytes: 7,
+        };
+        let fenced = CliError::cache("flush")(fenced);
+        assert_eq!(fenced.exit_code(), exit_code::STORE);
+        assert!(fenced.to_string().contains("only one client"), "{fenced}");
         assert_eq!(CliError::Usage(String::new()).exit_code(), exit_code::USAGE);
     }
 }

@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::Poll;
 
-use cachalot::{CacheConfig, CacheError, Moment, ObjectSet, RequestError, SnapId};
+use cachalot::{BackendError, CacheConfig, CacheError, Moment, ObjectSet, RequestError, SnapId};
 
 use crate::clock::pause;
 use crate::history::Tick;
@@ -67,13 +67,19 @@ async fn wait<T>(patience: Patience, answer: impl Future<Output = T>) -> Option<
 struct Asked {
     tick: Tick,
     at: Moment,
+    generation: u64,
+    /// The sets of which somebody had been told that they are fenced.
+    fenced: Vec<bool>,
 }
 
 impl World {
     fn asked(&self) -> Asked {
+        let mut oracle = self.oracle();
         Asked {
-            tick: self.oracle().tick(),
+            tick: oracle.tick(),
             at: self.now(),
+            generation: oracle.generation,
+            fenced: oracle.fences.iter().map(|fence| fence.is_told).collect(),
         }
     }
 
@@ -84,6 +90,19 @@ impl World {
     /// Judges an error, and opens the set again where it was closed. Returns what to note.
     async fn excuse(&self, set: Option<usize>, error: CacheError, asked: &Asked) -> String {
         let is_allowed = match &error {
+            CacheError::Fenced { set, .. } => {
+                let mut oracle = self.oracle();
+                let set = oracle.set_named(set.as_str());
+                set.is_some_and(|set| oracle.told(set, asked.generation))
+            }
+            CacheError::Read {
+                source: BackendError::Fenced,
+                ..
+            } => set.is_some_and(|set| self.oracle().fences[set].was_possible),
+            CacheError::WriteBack {
+                source: BackendError::Fenced,
+                ..
+            } => false,
             CacheError::Read { .. } | CacheError::WriteBack { .. } => self.may_fail(asked.at),
             CacheError::Closed { .. } => true,
             CacheError::InvalidRequest(_)
@@ -116,6 +135,11 @@ impl World {
             Some(Err(error)) => self.excuse(set, error, &asked).await,
         }
     }
+
+    /// Whether somebody had been told that the set is fenced when this was asked for, and it still is.
+    fn is_known_fenced(&self, set: usize, asked: &Asked) -> bool {
+        asked.fenced[set] && asked.generation == self.oracle().generation
+    }
 }
 
 async fn take(world: &World, step: &Step) -> String {
@@ -145,8 +169,13 @@ async fn take(world: &World, step: &Step) -> String {
         | Op::TruncateFile { .. }
         | Op::Purge { .. }
         | Op::Snapshot { .. }
+        | Op::GiveUp { .. }
         | Op::Close { .. } => alone::alone(world, &step.op).await,
         Op::SetLimits(config) => set_limits(world, config).await,
+        Op::Fence { set, reads } => {
+            world.oracle().fence(*set, *reads);
+            "another client has taken over".to_owned()
+        }
         Op::Store { condition, faults } => {
             world.control.set_plan(*faults);
             world.control.set_condition(*condition);
@@ -164,6 +193,7 @@ async fn take(world: &World, step: &Step) -> String {
 
 async fn flush(world: &World, set: usize, part: Option<Part>, patience: Patience) -> String {
     let (asked, handle) = (world.asked(), world.handle(set));
+    world.is_flushed.borrow_mut()[set] = true;
     let answer = match part {
         None => wait(patience, handle.flush()).await,
         Some(part) => {
@@ -175,12 +205,16 @@ async fn flush(world: &World, set: usize, part: Option<Part>, patience: Patience
     if let Some(Ok(_)) = answer {
         world.oracle().tick();
         world.oracle().check_stored(set, part, asked.tick);
+        if world.is_known_fenced(set, &asked) {
+            world.fail("a flush of a fenced set went well");
+        }
     }
     world.note(Some(set), answer, asked).await
 }
 
 async fn flush_all(world: &World, patience: Patience) -> String {
     let asked = world.asked();
+    world.is_flushed.borrow_mut().fill(true);
     let answer = wait(patience, world.cache.flush_all()).await;
     if let Some(Ok(_)) = answer {
         world.oracle().tick();

@@ -1,5 +1,7 @@
 //! The judge: what was done, what was answered, what reached the store, and whether that may be.
 
+mod fences;
+
 use std::collections::BTreeMap;
 
 use cachalot::backend::{BackendWrite, JournalNotice};
@@ -44,6 +46,10 @@ pub(crate) struct Oracle {
     pub(crate) log: Option<Vec<String>>,
     /// Sets whose writes may reach the store no more.
     pub(crate) is_abandoned: bool,
+    /// Per set, how it stands with the store.
+    pub(crate) fences: Vec<fences::Fence>,
+    /// Grows whenever a set is closed or given up.
+    pub(crate) generation: u64,
     /// Per set, the newest truncation that was asked for, and the first sector that it cut off.
     pub(crate) truncations: Vec<(u64, u32)>,
 }
@@ -57,6 +63,8 @@ impl Oracle {
             }
         }
         Self {
+            fences: vec![fences::Fence::default(); sets.len()],
+            generation: 0,
             truncations: sets.iter().map(|set| (0, set.space().sectors)).collect(),
             objects,
             sets,
@@ -151,6 +159,12 @@ impl Oracle {
         let number = self.last_under_way;
         match self.pieces(write) {
             Some(under_way) => {
+                if self.fences[under_way.set].is_told {
+                    self.fail(format!(
+                        "a write of {} was started after a caller was told that it is fenced",
+                        write.object
+                    ));
+                }
                 for (other, before) in &self.under_way {
                     if before.set == under_way.set
                         && before.overlaps(&under_way)

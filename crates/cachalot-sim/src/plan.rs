@@ -1,6 +1,7 @@
 //! What a run does, drawn from its seed before it starts: so that a failing run can be repeated with parts left out.
 
 mod draw;
+mod fencing;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct SetPlan {
     pub stored: Vec<Part>,
     /// Whether absent objects are errors.
     pub not_found: bool,
+    /// Whether it writes through until its first flush.
+    pub until_flush: bool,
     /// What callers do to it beside reading and writing.
     pub ways: Ways,
 }
@@ -162,6 +165,15 @@ pub enum Op {
         set: usize,
     },
     Close {
+        set: usize,
+    },
+    /// Another client takes over the set: the store refuses its writes, and its reads too if so.
+    Fence {
+        set: usize,
+        reads: bool,
+    },
+    /// If the set was fenced, it is abandoned and opened again, as the client that the store knows.
+    GiveUp {
         set: usize,
     },
     SetLimits(CacheConfig),

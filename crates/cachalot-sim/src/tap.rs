@@ -188,6 +188,9 @@ impl Decorator for Inner {
         } else {
             None
         };
+        if self.oracle.lock().refuses(&operation) {
+            return futures::future::ready(Err(BackendError::Fenced)).boxed();
+        }
         let answer: Result<Answer, BackendError> = operation
             .start(&*self.inner)
             .now_or_never()

@@ -1,6 +1,7 @@
 //! A run: the cache, its store, its callers, and who watches over them.
 
 mod end;
+mod fencing;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -81,6 +82,8 @@ pub(crate) struct World {
     /// Since when the limits hold strictly: not while they were just lowered.
     is_strict: Cell<(bool, bool)>,
     longest_timeout: Cell<Duration>,
+    /// Per set, whether anybody has ever flushed it.
+    pub(crate) is_flushed: RefCell<Vec<bool>>,
 }
 
 pub(crate) async fn play(plan: Plan, is_logged: bool) -> Outcome {
@@ -149,6 +152,7 @@ impl World {
             });
         }
         Self {
+            is_flushed: RefCell::new(vec![false; plan.sets.len()]),
             longest_timeout: Cell::new(plan.config.backend_timeout + plan.config.retry_delay_max),
             plan,
             cache,
@@ -264,8 +268,9 @@ impl World {
             .map(|set| set.space.bytes() as u64)
             .max()
             .unwrap_or(0);
-        let may_pass = largest * 2 + (1 << 20) > limits.max_bytes;
-        let may_pass_dirty = largest > limits.max_dirty_bytes;
+        let is_any_fenced = self.oracle().is_any_fenced();
+        let may_pass = largest * 2 + (1 << 20) > limits.max_bytes || is_any_fenced;
+        let may_pass_dirty = largest > limits.max_dirty_bytes || is_any_fenced;
         if room && !holds_room && !may_pass {
             self.fail(format!(
                 "{:?} is charged, above max_bytes {}",
@@ -310,6 +315,9 @@ impl World {
         }
         self.control.set_plan(FaultPlan::default());
         self.control.set_condition(StoreCondition::Up);
+        for set in 0..self.plan.sets.len() {
+            self.oracle().lift(set);
+        }
         self.calm_since.set(Some(self.now()));
         self.oracle()
             .note(|| "the store is well from now on".to_owned());
@@ -336,6 +344,7 @@ impl World {
         let Some(calm) = self.calm_since.get() else {
             return;
         };
+        self.give_up_fenced().await;
         let now = self.now();
         let overdue = self
             .pending
@@ -370,6 +379,7 @@ fn options(set: &SetPlan, truncation: Truncation, context: &SnapContext) -> SetO
     let options = SetOptions::new(set.space.name.as_str())
         .truncation(truncation)
         .snap_context(context.clone())
+        .write_through_until_flush(set.until_flush)
         .missing(if set.not_found {
             cachalot::Missing::NotFound
         } else {

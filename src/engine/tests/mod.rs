@@ -28,6 +28,8 @@ mod eviction;
 #[cfg(test)]
 mod exhaustive;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod flushes;
 #[cfg(test)]
 mod hints;
@@ -47,6 +49,8 @@ mod snapshots;
 mod store;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod until_flush;
 #[cfg(test)]
 mod write_back;
 #[cfg(test)]

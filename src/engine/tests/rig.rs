@@ -27,6 +27,7 @@ pub(super) struct RigOptions {
     pub(super) layout: Option<Layout>,
     pub(super) limits: EngineLimits,
     pub(super) bounds: Bounds,
+    pub(super) until_flush: bool,
 }
 
 impl Default for RigOptions {
@@ -43,6 +44,7 @@ impl Default for RigOptions {
                 backend_timeout: Duration::from_secs(60),
             },
             bounds: Bounds::default(),
+            until_flush: false,
         }
     }
 }
@@ -89,6 +91,8 @@ impl Rig {
             capabilities: options.capabilities,
             truncation: Truncation::default(),
             context: SnapContext::default(),
+            id: "vol".into(),
+            write_through_until_flush: options.until_flush,
         };
         Self {
             engine: SetEngine::new(shelf.clone(), engine_options, options.limits),
@@ -151,6 +155,7 @@ impl Rig {
                 }
                 Action::Journal(notice) => self.notices.push(notice),
                 Action::AwaitRoom { waiter, charge } => self.shelf.await_room(waiter, charge),
+                Action::ForgoWriteRoom => self.shelf.forgo_writes(),
                 Action::Reply { waiter, reply } => {
                     assert!(
                         self.asked.remove(&waiter),

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::object::WindowKey;
 use crate::engine::window::{Charge, Totals, Window};
-use crate::engine::{Counter, Shelf, WaiterId};
+use crate::engine::{BufferState, Counter, Shelf, WaiterId};
 use crate::types::{ByteRange, ObjectName, SnapId};
 
 /// A window with its lock. A second lock by the same thread is a mistake of the engine, and panics.
@@ -144,6 +144,12 @@ impl TestShelf {
             .retain(|(queued, _)| *queued != waiter);
     }
 
+    /// Forgets the writes that wait for room.
+    pub(super) fn forgo_writes(&self) {
+        let mut queue = self.0.queue.borrow_mut();
+        queue.retain(|(_, charge)| charge.dirty == 0);
+    }
+
     pub(super) fn waiting(&self) -> Option<(WaiterId, Charge)> {
         self.0.queue.borrow().front().copied()
     }
@@ -264,6 +270,12 @@ impl Shelf for TestShelf {
         let mut totals = self.totals();
         totals += *change;
         self.0.totals.set(totals);
+    }
+
+    fn unsaved_bytes(&self) -> u64 {
+        let totals = self.totals();
+        let unsaved = totals.bytes_in(BufferState::Dirty) + totals.bytes_in(BufferState::Tx);
+        u64::try_from(unsaved).unwrap()
     }
 
     fn add_objects(&self, change: i64) {

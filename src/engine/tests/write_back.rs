@@ -344,35 +344,6 @@ fn a_store_that_is_full_keeps_writers_waiting_until_it_is_not() {
     assert_eq!(rig.store.get(&name(1)).unwrap(), pattern(1, 0, 1800));
 }
 
-/// H-41
-#[test]
-fn a_fenced_set_sends_nothing_more_and_says_so() {
-    let mut rig = Rig::with(RigOptions {
-        bounds: super::shelf::Bounds {
-            dirty: 1000,
-            ..super::shelf::Bounds::default()
-        },
-        ..RigOptions::default()
-    });
-    rig.write(1, 0, &[1; 900]);
-    let waiting = rig.write(1, 900, &[1; 900]);
-    let flush = rig.flush();
-    let op = rig.only_write();
-    rig.fail_write(op, BackendError::Fenced);
-    assert!(rig.flushed(flush).is_err());
-    let refused = Err(CacheError::Backend(BackendError::Fenced));
-    assert_eq!(rig.done(waiting), refused);
-    let later = rig.write(1, 0, &[1; 10]);
-    assert_eq!(rig.done(later), refused);
-    let flush = rig.flush();
-    assert!(rig.flushed(flush).is_err());
-    rig.advance(Duration::from_secs(100));
-    rig.write_back_all();
-    assert!(rig.write_backs.is_empty());
-    assert_eq!(rig.read_now(1, 0, 900), [1; 900], "nothing is lost yet");
-    assert_eq!(rig.purge(), 900);
-}
-
 /// F-01, H-28
 #[test]
 fn sending_costs_the_same_for_each_buffer_however_many_there_are() {

@@ -15,6 +15,7 @@ pub(super) async fn alone(world: &World, op: &Op) -> String {
     | Op::TruncateFile { set, .. }
     | Op::Purge { set }
     | Op::Snapshot { set }
+    | Op::GiveUp { set }
     | Op::Close { set }) = op
     else {
         return String::new();
@@ -28,6 +29,7 @@ pub(super) async fn alone(world: &World, op: &Op) -> String {
         Op::TruncateFile { set, at } => truncate_file(world, *set, *at).await,
         Op::Purge { set } => purge(world, *set).await,
         Op::Snapshot { set } => snapshot(world, *set).await,
+        Op::GiveUp { set } => world.give_up(*set).await,
         Op::Close { set } => close(world, *set).await,
         _ => String::new(),
     };
@@ -169,6 +171,7 @@ async fn snapshot(world: &World, set: usize) -> String {
     }
     world.slots.borrow_mut()[set].context = context;
     let to = world.oracle().tick();
+    world.is_flushed.borrow_mut()[set] = true;
     for _ in 0..5 {
         if world.handle(set).flush().await.is_ok() {
             world.slots.borrow_mut()[set].snaps.push(Snap {
@@ -189,6 +192,7 @@ async fn close(world: &World, set: usize) -> String {
     if answer.is_ok() {
         world.oracle().tick();
         world.oracle().check_stored(set, None, asked.tick);
+        world.oracle().renew(set);
         world.reopen(set).await;
     }
     world.note(Some(set), Some(answer), asked).await

@@ -173,6 +173,9 @@ pub(super) async fn write(
         _ => wait(patience, handle.write(request)).await,
     };
     tell(world, (set, &stamped), tid, &answer);
+    if world.is_known_fenced(set, &asked) {
+        judge_refusal(world, (set, &stamped), &answer);
+    }
     world.note(Some(set), answer, asked).await
 }
 
@@ -223,6 +226,23 @@ fn stamp(
     (data, stamped)
 }
 
+/// What becomes of a write that was asked for when the set was known to be fenced: nothing.
+fn judge_refusal(
+    world: &World,
+    (set, stamped): (usize, &[(Extent, Stamp)]),
+    answer: &Option<Result<(), CacheError>>,
+) {
+    match answer {
+        Some(Ok(())) => world.fail("a fenced set took a write"),
+        Some(Err(CacheError::Fenced { .. })) => {
+            for (extent, stamp) in stamped {
+                world.oracle().sets[set].void_write(&extent.parts, *stamp);
+            }
+        }
+        Some(Err(_)) | None => {}
+    }
+}
+
 /// Tells the judge what became of a write.
 fn tell(
     world: &World,
@@ -230,12 +250,18 @@ fn tell(
     tid: Option<u64>,
     answer: &Option<Result<(), CacheError>>,
 ) {
+    let is_through = world.plan.sets[set].until_flush && !world.is_flushed.borrow()[set];
     let mut oracle = world.oracle();
     let end = oracle.tick();
     match answer {
         Some(Ok(())) => {
             for (extent, stamp) in stamped {
                 oracle.sets[set].end_write(&extent.parts, *stamp, end);
+            }
+            // Nobody has flushed: what is acknowledged is stored.
+            let parts = stamped.iter().flat_map(|(extent, _)| &extent.parts);
+            for part in parts.filter(|_| is_through) {
+                oracle.check_stored(set, Some(*part), end + 1);
             }
             if let Some(tid) = tid {
                 oracle.journal_acknowledged(tid);

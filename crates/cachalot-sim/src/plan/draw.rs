@@ -40,7 +40,7 @@ impl Plan {
             })
             .collect();
         let operator = draw.operator(&sets, (bytes, is_faulty));
-        Self {
+        let mut plan = Self {
             seed,
             config,
             capabilities,
@@ -51,7 +51,9 @@ impl Plan {
             callers,
             operator,
             is_abandoned: draw.one_in(10, 1),
-        }
+        };
+        plan.draw_fencing(draw.last_step);
+        plan
     }
 }
 
@@ -136,6 +138,7 @@ impl Draw {
             space,
             stored,
             not_found: self.one_in(6, 1),
+            until_flush: false,
             ways,
         }
     }

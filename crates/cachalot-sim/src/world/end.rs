@@ -21,12 +21,14 @@ impl World {
             self.end(0);
             return;
         }
+        self.give_up_fenced().await;
         let asked = self.oracle().tick();
         let since = self.now();
         while let Err(error) = self.cache.flush_all().await {
             if !self.may_fail(since) || self.now().since(since) > self.patience() {
                 return self.fail(format!("a flush fails though the store is well: {error}"));
             }
+            self.give_up_fenced().await;
         }
         self.begin(0, "the comparison at the end".to_owned());
         for number in 0..self.plan.sets.len() {

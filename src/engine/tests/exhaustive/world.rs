@@ -88,6 +88,8 @@ impl World {
             },
             truncation: Truncation::default(),
             context: SnapContext::default(),
+            id: "vol".into(),
+            write_through_until_flush: false,
         };
         let parent_len = if setup.has_parent { LEN } else { 0 };
         Self {
@@ -222,6 +224,7 @@ impl World {
                     self.tell(|| format!("  {waiter:?} waits for room"));
                     self.shelf.await_room(waiter, charge);
                 }
+                Action::ForgoWriteRoom => self.shelf.forgo_writes(),
                 Action::Reply { waiter, reply } => self.take_reply(waiter, reply),
                 Action::Clean => {
                     self.tell(|| "  the set is clean".to_owned());

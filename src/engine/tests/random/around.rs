@@ -119,7 +119,7 @@ impl Run {
             return;
         };
         if let Some(Waiting::Write { tag, .. }) = self.waiting.get(&waiter) {
-            if self.options.limits.write_through {
+            if self.options.limits.write_through || self.options.until_flush {
                 // It may have entered, and waits only for the store.
                 return;
             }

@@ -79,7 +79,7 @@ impl Run {
     pub(super) fn door_write(&mut self) {
         let (object, range) = self.dice.part();
         let parts = vec![(object, range)];
-        if self.is_dropping(&parts) || self.options.limits.write_through {
+        if self.is_dropping(&parts) || self.rig.engine.is_write_through() {
             return;
         }
         let context = self.rig.engine.options().context.seq;

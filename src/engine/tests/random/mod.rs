@@ -86,7 +86,10 @@ fn options(dice: &mut Dice) -> RigOptions {
     options.capabilities.write_bytes_max = dice.of(&[4 << 20, 4 << 20, 64 << 10, 8 << 10, 1000]);
     options.capabilities.write_pieces_max = dice.of(&[1024, 1024, 3, 1]);
     options.limits.writebacks_in_flight = dice.of(&[32, 32, 2, 1]);
-    options.limits.write_through = dice.one_in(10);
+    if dice.one_in(10) {
+        options.until_flush = dice.one_in(2);
+        options.limits.write_through = !options.until_flush;
+    }
     options.layout = Some(Layout::new(64 << 10, 3, 640 << 10).unwrap());
     if dice.one_in(5) {
         options.missing = Missing::NotFound;
@@ -173,7 +176,8 @@ impl Run {
                     is_purged,
                 } => {
                     let result = self.rig.done(waiter);
-                    let may_fail = self.options.limits.write_through && self.faults;
+                    let through = self.options.limits.write_through || self.options.until_flush;
+                    let may_fail = through && self.faults;
                     assert!(result.is_ok() || may_fail, "{result:?}");
                     let parts = if is_purged { Parts::new() } else { parts };
                     self.model.enter(&parts, tag);
