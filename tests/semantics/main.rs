@@ -11,6 +11,7 @@
 mod common;
 mod door;
 mod flushing;
+mod hard;
 mod life;
 mod limits;
 mod panics;
