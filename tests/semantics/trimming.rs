@@ -34,27 +34,32 @@ async fn the_coldest_bytes_of_all_sets_go_first() {
     rig.close().await;
 }
 
-/// T-01, R-16
+/// T-01, R-16: whether the hit lies in one window or in several.
 #[actix::test]
 async fn what_is_not_needed_goes_before_what_is_older() {
-    let rig = Rig::new(config());
-    let set = rig.open("t-01-hints").await;
-    // Objects that exist, so that bytes are fetched and not known as zeros.
-    for offset in [0, MIB, 2 * MIB] {
-        set.write_at(offset, data(offset, 1 << 20)).await.unwrap();
+    for (name, piece) in [("t-01-hints", MIB), ("t-01-small-hints", 128 << 10)] {
+        let rig = Rig::new(config());
+        let set = rig.open(name).await;
+        // Objects that exist, so that bytes are fetched and not known as zeros.
+        for offset in [0, MIB, 2 * MIB] {
+            set.write_at(offset, data(offset, 1 << 20)).await.unwrap();
+            set.flush().await.unwrap();
+        }
+        let hints = Hints {
+            dont_need: true,
+            ..Hints::default()
+        };
+        for nth in 0..MIB / piece {
+            let offset = 2 * MIB + nth * piece;
+            set.read_at_with(offset, piece, hints).await.unwrap();
+        }
+        set.write_at(3 * MIB, data(1, 900 << 10)).await.unwrap();
         set.flush().await.unwrap();
+        settle().await;
+        assert!(!set.is_cached_at(2 * MIB, MIB).await.unwrap());
+        assert!(set.is_cached_at(0, 2 * MIB).await.unwrap());
+        rig.close().await;
     }
-    let hints = Hints {
-        dont_need: true,
-        ..Hints::default()
-    };
-    set.read_at_with(2 * MIB, MIB, hints).await.unwrap();
-    set.write_at(3 * MIB, data(1, 900 << 10)).await.unwrap();
-    set.flush().await.unwrap();
-    settle().await;
-    assert!(!set.is_cached_at(2 * MIB, MIB).await.unwrap());
-    assert!(set.is_cached_at(0, 2 * MIB).await.unwrap());
-    rig.close().await;
 }
 
 /// T-01, H-30

@@ -13,7 +13,10 @@ use crate::clock::pause;
 use crate::history::Tick;
 use crate::plan::{Op, Patience, Step};
 use crate::space::{Extent, Part};
-use crate::world::World;
+use crate::world::{Cost, World};
+
+/// What is noted of a step whose caller did not wait for the answer.
+const GIVEN_UP: &str = "given up";
 
 pub(crate) async fn act(world: Rc<World>, steps: Vec<Step>) {
     for step in steps {
@@ -30,7 +33,7 @@ pub(crate) async fn act(world: Rc<World>, steps: Vec<Step>) {
             .oracle()
             .note(|| format!("step {}: {what}, patience {:?}", step.id, step.patience));
         world.oracle().digest.note(("begins", step.id, world.now()));
-        world.begin(step.id, what);
+        world.begin(step.id, what, Cost::of(&world.plan, &step.op));
         let outcome = take(&world, &step).await;
         world
             .oracle()
@@ -39,7 +42,7 @@ pub(crate) async fn act(world: Rc<World>, steps: Vec<Step>) {
             .oracle()
             .digest
             .note(("ends", step.id, &outcome, world.now()));
-        world.end(step.id);
+        world.end(step.id, outcome != GIVEN_UP);
     }
 }
 
@@ -111,7 +114,7 @@ impl World {
         asked: Asked,
     ) -> String {
         match answer {
-            None => "given up".to_owned(),
+            None => GIVEN_UP.to_owned(),
             Some(Ok(_)) => "done".to_owned(),
             Some(Err(error)) => self.excuse(set, error, &asked).await,
         }

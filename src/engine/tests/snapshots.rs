@@ -43,7 +43,7 @@ fn older_bytes_beneath_a_write_are_stored_under_their_own_context_first() {
     assert_eq!(sent(&rig)[1..], [(2, vec![range(50, 100)])]);
 }
 
-/// W-09
+/// W-09, H-23
 #[test]
 fn bytes_of_two_contexts_beside_each_other_are_kept_apart_and_go_in_order() {
     let mut options = RigOptions::default();
