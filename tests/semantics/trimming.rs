@@ -147,3 +147,53 @@ async fn room_comes_from_errors_and_from_dirty_bytes_once_stored() {
     rig.audit(&[&set]).await;
     rig.close().await;
 }
+
+/// A cache of 4 MiB that writes nothing back of its own accord.
+fn lazy(max_dirty_bytes: ByteSize) -> Rig {
+    Rig::new(CacheConfig {
+        max_dirty_bytes,
+        target_dirty_bytes: max_dirty_bytes,
+        max_dirty_age: Duration::from_secs(1000),
+        ..config()
+    })
+}
+
+/// H-35, R-14: as soon as it is asked for, without a tick or the age limit.
+#[actix::test]
+async fn a_read_gets_its_room_from_dirty_bytes_where_there_are_no_others() {
+    let rig = lazy(ByteSize::kib(3800));
+    let set = rig.open("h-35-dirty").await;
+    for block in 0..56u64 {
+        set.write_at(block << 16, data(block, 1 << 16))
+            .await
+            .unwrap();
+    }
+    let read = start({
+        let set = set.clone();
+        async move { set.read_at(16 * MIB, MIB).await.map(|bytes| bytes.len()) }
+    });
+    settle().await;
+    assert!(read.is_finished(), "it waits for the age limit");
+    assert_eq!(read.await.unwrap(), Ok(1 << 20));
+    for block in 0..56u64 {
+        let read = set.read_at(block << 16, 1 << 16).await.unwrap();
+        assert_eq!(read.into_bytes(), data(block, 1 << 16));
+    }
+    rig.close().await;
+}
+
+/// H-34, W-05: writers who find no room are let in as soon as there is some, though less is dirty than the target.
+#[actix::test]
+async fn a_writer_gets_its_room_though_less_is_dirty_than_the_target() {
+    let rig = lazy(ByteSize::mib(1));
+    let set = rig.open("h-34-target").await;
+    set.write_at(0, data(1, 900 << 10)).await.unwrap();
+    let write = start({
+        let set = set.clone();
+        async move { set.write_at(8 * MIB, data(2, 400 << 10)).await }
+    });
+    settle().await;
+    assert!(write.is_finished(), "it waits for the age limit");
+    write.await.unwrap().unwrap();
+    rig.close().await;
+}
