@@ -37,7 +37,7 @@ async fn the_coldest_bytes_of_all_sets_go_first() {
 /// T-01, R-16: whether the hit lies in one window or in several.
 #[actix::test]
 async fn what_is_not_needed_goes_before_what_is_older() {
-    for (name, piece) in [("t-01-hints", MIB), ("t-01-small-hints", 128 << 10)] {
+    for (name, piece) in [("t-01-hints", MIB), ("t-01-small-hints", 256 << 10)] {
         let rig = Rig::new(config());
         let set = rig.open(name).await;
         // Objects that exist, so that bytes are fetched and not known as zeros.

@@ -72,18 +72,6 @@ fn limits_are_judged_to_the_byte_after_most_steps_of_most_runs() {
         if outcome.failure.is_some() {
             fail(&plan);
         }
-        let l = plan
-            .sets
-            .iter()
-            .map(|s| u64::from(s.space.unit) * u64::from(s.space.sectors))
-            .max()
-            .unwrap();
-        println!(
-            "SEED {seed} old {} judged {} of {}",
-            u8::from(l * 2 + (1 << 20) <= plan.config.max_bytes.as_u64()),
-            outcome.limits_judged,
-            outcome.operations
-        );
         outcome.limits_judged * 2 > outcome.operations
     });
     let judged = judged.count() as u64;
