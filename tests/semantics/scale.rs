@@ -94,14 +94,14 @@ fn tiny_writes_stay_within_the_limits_and_reach_a_store_that_takes_few_pieces() 
         .unwrap();
     let set = block_on(cache.open(SetOptions::new("tiny"))).unwrap();
     let byte = |at: u64| (at % 251) as u8 + 1;
-    for at in 0..20_000 {
+    for at in 0..6_000 {
         block_on(set.write_at(at, vec![byte(at)].into())).unwrap();
     }
     let gauges = set.stats().0;
-    assert_eq!(gauges.dirty_bytes, 20_000);
-    assert!(gauges.dirty_buffers < 40, "{gauges:?}");
+    assert_eq!(gauges.dirty_bytes, 6_000);
+    assert!(gauges.dirty_buffers < 12, "{gauges:?}");
     let scattered = |nth: u64| 100_000 + nth * 2 * 7919 % 40_000;
-    for nth in 0..20_000 {
+    for nth in 0..6_000 {
         let at = scattered(nth);
         block_on(set.write_at(at, vec![byte(at)].into())).unwrap();
         if nth % 100 == 0 {
@@ -114,12 +114,12 @@ fn tiny_writes_stay_within_the_limits_and_reach_a_store_that_takes_few_pieces() 
     }
     block_on(set.flush()).unwrap();
     assert!(
-        stored(&memory, "tiny", 0, 20_000)
+        stored(&memory, "tiny", 0, 6_000)
             .into_iter()
-            .eq((0..20_000).map(byte))
+            .eq((0..6_000).map(byte))
     );
     let found = stored(&memory, "tiny", 100_000, 40_000);
-    for at in (0..20_000).map(scattered) {
+    for at in (0..6_000).map(scattered) {
         assert_eq!(found[at as usize - 100_000], byte(at), "at {at}");
     }
     block_on(cache.audit()).unwrap();

@@ -148,20 +148,22 @@ async fn room_comes_from_errors_and_from_dirty_bytes_once_stored() {
     rig.close().await;
 }
 
-/// A cache of 4 MiB that writes nothing back of its own accord.
-fn lazy(max_dirty_bytes: ByteSize) -> Rig {
-    Rig::new(CacheConfig {
+/// A cache of 4 MiB that writes nothing back of its own accord, some time after its start.
+async fn lazy(max_dirty_bytes: ByteSize) -> Rig {
+    let rig = Rig::new(CacheConfig {
         max_dirty_bytes,
         target_dirty_bytes: max_dirty_bytes,
         max_dirty_age: Duration::from_secs(1000),
         ..config()
-    })
+    });
+    pass(Duration::from_secs(2)).await;
+    rig
 }
 
 /// H-35, R-14: as soon as it is asked for, without a tick or the age limit.
 #[actix::test]
 async fn a_read_gets_its_room_from_dirty_bytes_where_there_are_no_others() {
-    let rig = lazy(ByteSize::kib(3800));
+    let rig = lazy(ByteSize::kib(3800)).await;
     let set = rig.open("h-35-dirty").await;
     for block in 0..56u64 {
         set.write_at(block << 16, data(block, 1 << 16))
@@ -185,7 +187,7 @@ async fn a_read_gets_its_room_from_dirty_bytes_where_there_are_no_others() {
 /// H-34, W-05: writers who find no room are let in as soon as there is some, though less is dirty than the target.
 #[actix::test]
 async fn a_writer_gets_its_room_though_less_is_dirty_than_the_target() {
-    let rig = lazy(ByteSize::mib(1));
+    let rig = lazy(ByteSize::mib(1)).await;
     let set = rig.open("h-34-target").await;
     set.write_at(0, data(1, 900 << 10)).await.unwrap();
     let write = start({

@@ -1,6 +1,8 @@
 //! The command line: what can be asked for, in the words of `--help`.
 
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
 pub(crate) mod fuzz;
 
 use std::collections::BTreeSet;
