@@ -16,6 +16,8 @@ use crate::output;
 const SHRINK_RUNS: u32 = 500;
 /// How much of a shrunk run's history is shown.
 const LINES_SHOWN: usize = 60;
+/// What the history says of a part that is compared at the end.
+const COMPARING: &str = " comparing Part";
 
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), CliError> {
     let is_single = args.seed.is_some() && args.runs.is_none() && args.seconds.is_none();
@@ -102,8 +104,17 @@ fn explain(plan: &Plan, steps: u32) -> CliError {
     let outcome = run(&plan.only(&kept), true);
     let end = outcome.log.iter().position(|line| line.contains("WRONG"));
     let end = end.map_or(outcome.log.len(), |end| end + 1);
-    let shown = outcome.log.iter().take(end);
-    for line in shown.skip(end.saturating_sub(LINES_SHOWN)) {
+    let told = outcome.log.get(..end).unwrap_or_default();
+    // Comparisons that went well say little; the last one failed.
+    let last = end.saturating_sub(2);
+    let is_told = |(at, line): &(usize, &String)| *at >= last || !line.contains(COMPARING);
+    let shown: Vec<&String> = told
+        .iter()
+        .enumerate()
+        .filter(is_told)
+        .map(|(_, line)| line)
+        .collect();
+    for line in shown.iter().skip(shown.len().saturating_sub(LINES_SHOWN)) {
         output::note(line);
     }
     let all = replay(plan.seed, steps, None);
