@@ -2,6 +2,10 @@
 ci:
     .ci/run
 
+# What the other recipes need is there.
+tools:
+    scripts/tools.sh
+
 # The source is formatted.
 fmt:
     scripts/fmt.sh
@@ -29,6 +33,18 @@ contract:
 # A short run of the random tests.
 seeds:
     scripts/seeds.sh
+
+# Whole caches in virtual time: a fixed set of seeds, or what the options say.
+simulate *options:
+    scripts/simulate.sh {{options}}
+
+# All small cases of the engine in every order of events.
+cases:
+    scripts/cases.sh
+
+# The fuzz targets under libFuzzer: one or all, for so many seconds each.
+fuzz *options:
+    scripts/fuzz.sh {{options}}
 
 # Every example runs.
 examples:

@@ -10,7 +10,9 @@ static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
 
 fn named() -> fn(&[u8]) {
     let name = std::env::var("CACHALOT_FUZZ_TARGET").unwrap_or_default();
-    let mut targets = cachalot::fuzz::TARGETS.iter();
+    let mut targets = cachalot::fuzz::TARGETS
+        .iter()
+        .chain(cachalot_cli::fuzz::TARGETS);
     match targets.find(|(target, _)| *target == name) {
         Some((_, target)) => *target,
         None => panic!("CACHALOT_FUZZ_TARGET names no target: `{name}`"),

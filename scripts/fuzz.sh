@@ -31,16 +31,18 @@ run() {
 
 fuzz_one() {
     local found="$CARGO_TARGET_DIR/corpus/$1"
-    run "$1" -max_total_time="$seconds" -max_len=4400 -print_final_stats=1 "$found" "fuzz/corpus/$1"
+    run "$1" -max_total_time="$seconds" -max_len=4400 -print_final_stats=1 "$found" "fuzz/corpus/$1" || return 1
     if [ "${FUZZ_MERGE:-0}" = 1 ]; then
         run "$1" -merge=1 -max_len=2048 "fuzz/corpus/$1" "$found"
     fi
 }
 
 if [ "$target" = all ]; then
+    failing=()
     for place in fuzz/corpus/*/; do
-        fuzz_one "$(basename "$place")"
+        fuzz_one "$(basename "$place")" || failing+=("$(basename "$place")")
     done
+    [ ${#failing[@]} -eq 0 ] || { echo "something was found: ${failing[*]}" >&2 && exit 1; }
 else
     fuzz_one "$target"
 fi

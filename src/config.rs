@@ -22,15 +22,18 @@ use crate::error::ConfigError;
 pub struct CacheConfig {
     /// Bounds the memory for all cached data with its overhead: clean, dirty and in flight. Higher costs
     /// memory, lower costs hits. Default: `256MiB`.
+    #[serde(with = "exact")]
     pub max_bytes: ByteSize,
     /// Bounds the objects of which something is remembered; objects with data are closed when their data
     /// goes. Higher costs memory, lower forgets absence sooner. Default: 1048576.
     pub max_objects: u64,
     /// Bounds the bytes that are not yet in the store, dirty or on their way; what is lost if the machine
     /// fails. Writers wait at this limit. `0` makes the cache write-through. Default: `128MiB`.
+    #[serde(with = "exact")]
     pub max_dirty_bytes: ByteSize,
     /// Above this many dirty bytes, writing back starts at once. Higher joins more writes, lower leaves
     /// more room for a burst. Default: `64MiB`.
+    #[serde(with = "exact")]
     pub target_dirty_bytes: ByteSize,
     /// Bytes are written back when they have been dirty for this long, give or take a second. Higher joins
     /// more overwrites, lower loses less when the machine fails. Default: `5s`.
@@ -157,6 +160,35 @@ impl TryFrom<&CacheConfig> for Limits {
     }
 }
 
+/// Sizes in serialized text: read as people write them, and written to the byte.
+mod exact {
+    use bytesize::ByteSize;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, to: S) -> Result<S::Ok, S::Error> {
+        if !to.is_human_readable() {
+            return size.serialize(to);
+        }
+        let bytes = size.as_u64();
+        let unit = UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
+        match unit.filter(|_| bytes > 0) {
+            Some((name, unit)) => to.collect_str(&format_args!("{}{name}", bytes / unit)),
+            None => to.collect_str(&bytes),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ByteSize, D::Error> {
+        ByteSize::deserialize(from)
+    }
+}
+
 fn arbiters_or_default(configured: usize) -> usize {
     if configured > 0 {
         return configured;
@@ -231,5 +263,20 @@ mod tests {
         assert_eq!(limits.max_bytes, 64 << 20);
         assert_eq!(limits.max_dirty_age, Duration::from_millis(500));
         assert!(serde_json::from_str::<CacheConfig>(r#"{"max_byte": "1MiB"}"#).is_err());
+    }
+
+    #[test]
+    fn a_serialized_configuration_reads_back_to_the_byte() {
+        for bytes in [0, 1, 1023, 1 << 20, 1_000_001, 3 << 40, u64::MAX] {
+            let config = CacheConfig {
+                max_bytes: ByteSize(bytes),
+                target_dirty_bytes: ByteSize(bytes / 2),
+                ..CacheConfig::default()
+            };
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<CacheConfig>(&text).unwrap(), config);
+        }
+        let text = serde_json::to_string(&CacheConfig::default()).unwrap();
+        assert!(text.contains(r#""max_bytes":"256MiB""#), "{text}");
     }
 }

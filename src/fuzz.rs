@@ -15,6 +15,7 @@ mod choices;
 mod inputs;
 mod layout;
 mod requests;
+mod serialized;
 
 pub(crate) use choices::Choices;
 
@@ -32,7 +33,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("operations", backend::fuzz::operations),
     ("range_set", backend::fuzz::range_set),
     ("requests", requests::requests),
+    ("serialized", serialized::serialized),
     ("sparse_bytes", backend::fuzz::sparse_bytes),
+    ("store_marker", backend::fuzz::store_marker),
     ("window", engine::fuzz_window),
 ];
 
@@ -79,6 +82,17 @@ mod tests {
     #[test]
     fn any_file_name_stands_for_one_place_or_for_none() {
         run_all(TARGETS, "file_names", 2000);
+    }
+
+    #[test]
+    fn damage_to_a_stores_marker_is_noticed() {
+        run_all(TARGETS, "store_marker", 2000);
+    }
+
+    /// L-02, L-06, W-10
+    #[test]
+    fn what_is_read_from_text_is_as_sound_as_what_is_made_in_code_and_prints_as_the_same() {
+        run_all(TARGETS, "serialized", 2000);
     }
 
     #[test]

@@ -465,6 +465,53 @@ mod tests {
         }
     }
 
+    /// W-01, F-06
+    #[actix::test]
+    async fn a_write_that_finds_its_window_closed_goes_into_the_one_that_took_its_place() {
+        let set = start_set();
+        let object = ObjectKey::Number(0);
+        let range = ByteRange::new(0, 4).unwrap();
+        let key = WindowKey {
+            object: ObjectRef {
+                key: object.clone(),
+                snap: SnapId::HEAD,
+            },
+            index: 0,
+        };
+        let cell = set.open_cell(&key);
+        std::thread::scope(|scope| {
+            let mut window = cell.lock();
+            let held = Arc::strong_count(&cell);
+            let writer = scope.spawn(|| {
+                let extent = DoorExtent {
+                    object: &object,
+                    range,
+                    places: &[Place { offset: 0, len: 4 }],
+                };
+                let write = DoorWrite {
+                    extents: &[extent],
+                    data: &[7; 4],
+                    context: None,
+                    modified: None,
+                    hints: Hints::default(),
+                };
+                set.write_hit(&write)
+            });
+            // It has looked the window up, and waits for its lock.
+            while Arc::strong_count(&cell) == held {
+                std::thread::yield_now();
+            }
+            set.windows.pin().remove(&key);
+            window.close();
+            drop(window);
+            assert_eq!(writer.join().unwrap(), Entered::All);
+        });
+        let mut out = ReadBuf::default();
+        let head = (&object, SnapId::HEAD);
+        assert!(set.read_hit(head, range, Hints::default(), &mut out));
+        assert_eq!(out.to_vec(), [7; 4]);
+    }
+
     /// What the door says to a write that finds it open, and meets the set in another state once it has entered.
     fn write_into(state: SetState) -> Entered {
         let clock = Arc::new(Turning::default());

@@ -577,6 +577,22 @@ mod tests {
         assert_eq!(*granted.0.lock(), [1]);
     }
 
+    /// W-05, H-26
+    #[test]
+    fn fetches_that_wait_do_not_pass_a_write_that_waits_for_room() {
+        let (ledger, granted) = (ledger(1 << 20, 1000), Arc::new(Granted::default()));
+        let all = i64::try_from(ledger.room().1).unwrap();
+        assert!(ledger.take(fetch(all)));
+        ledger.claim(claim(&granted, 1, write(500)));
+        ledger.claim(claim(&granted, 2, fetch(300)));
+        ledger.give(fetch(400));
+        assert!(granted.0.lock().is_empty(), "the fetch would fit");
+        ledger.give(fetch(100));
+        assert_eq!(*granted.0.lock(), [1]);
+        ledger.give(fetch(300));
+        assert_eq!(*granted.0.lock(), [1, 2]);
+    }
+
     /// L-01
     #[test]
     fn a_raised_limit_lets_waiters_in_at_once() {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-pub(crate) use super::file::fuzz::{file_names, object_header, range_set};
+pub(crate) use super::file::fuzz::{file_names, object_header, range_set, store_marker};
 pub(crate) use super::memory::fuzz::sparse_bytes;
 
 use super::{BackendWrite, Capabilities, Operation, WriteRun};

@@ -58,8 +58,12 @@ impl Chance {
 }
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let place = root.join("fuzz/corpus").join(target);
+    // The tool's crate shares this file; the corpora lie at the root of both.
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut places = crates.map(|root| root.join("fuzz/corpus").join(target));
+    let place = places
+        .find(|place| place.is_dir())
+        .unwrap_or_else(|| panic!("{target} has no corpus"));
     let mut inputs: Vec<(String, Vec<u8>)> = fs::read_dir(place)
         .unwrap()
         .map(|entry| entry.unwrap().path())

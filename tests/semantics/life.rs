@@ -387,9 +387,12 @@ async fn operators_may_look_and_change_limits_while_all_is_in_use() {
     let mut round = 0;
     while !load.is_finished() {
         round += 1;
-        let target = bytesize::ByteSize::kib(64 * (round % 16));
+        let dirty = bytesize::ByteSize::kib(256 << (round % 4));
         let limits = CacheConfig {
-            target_dirty_bytes: target,
+            max_bytes: bytesize::ByteSize::mib(2 + round % 3),
+            max_dirty_bytes: dirty,
+            target_dirty_bytes: bytesize::ByteSize(dirty.as_u64() / 16 * (round % 16)),
+            max_objects: 1 + round % 5,
             ..config()
         };
         rig.cache.set_limits(&limits).await.unwrap();
@@ -400,6 +403,29 @@ async fn operators_may_look_and_change_limits_while_all_is_in_use() {
     }
     load.await.unwrap();
     assert!(round > 1);
+    // Who waits at a limit hears of a higher one, though nothing else happens.
+    let low = CacheConfig {
+        max_dirty_bytes: bytesize::ByteSize::kib(256),
+        target_dirty_bytes: bytesize::ByteSize::kib(256),
+        ..config()
+    };
+    rig.cache.set_limits(&low).await.unwrap();
+    set.flush().await.unwrap();
+    rig.gate.hold_all();
+    set.write_at(0, data(1, 200_000)).await.unwrap();
+    let waiting = start({
+        let set = set.clone();
+        async move { set.write_at(8 * MIB, data(2, 200_000)).await }
+    });
+    settle().await;
+    assert!(!waiting.is_finished());
+    rig.cache.set_limits(&config()).await.unwrap();
+    settle().await;
+    assert!(waiting.is_finished(), "it waits though there is room");
+    waiting.await.unwrap().unwrap();
+    rig.gate.open();
+    set.flush().await.unwrap();
+    settle().await;
     rig.audit(&[&set]).await;
     rig.close().await;
 }

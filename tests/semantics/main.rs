@@ -12,6 +12,7 @@ mod common;
 mod door;
 mod fencing;
 mod flushing;
+mod hard;
 mod life;
 mod limits;
 mod panics;

@@ -34,27 +34,32 @@ async fn the_coldest_bytes_of_all_sets_go_first() {
     rig.close().await;
 }
 
-/// T-01, R-16
+/// T-01, R-16: whether the hit lies in one window or in several.
 #[actix::test]
 async fn what_is_not_needed_goes_before_what_is_older() {
-    let rig = Rig::new(config());
-    let set = rig.open("t-01-hints").await;
-    // Objects that exist, so that bytes are fetched and not known as zeros.
-    for offset in [0, MIB, 2 * MIB] {
-        set.write_at(offset, data(offset, 1 << 20)).await.unwrap();
+    for (name, piece) in [("t-01-hints", MIB), ("t-01-small-hints", 256 << 10)] {
+        let rig = Rig::new(config());
+        let set = rig.open(name).await;
+        // Objects that exist, so that bytes are fetched and not known as zeros.
+        for offset in [0, MIB, 2 * MIB] {
+            set.write_at(offset, data(offset, 1 << 20)).await.unwrap();
+            set.flush().await.unwrap();
+        }
+        let hints = Hints {
+            dont_need: true,
+            ..Hints::default()
+        };
+        for nth in 0..MIB / piece {
+            let offset = 2 * MIB + nth * piece;
+            set.read_at_with(offset, piece, hints).await.unwrap();
+        }
+        set.write_at(3 * MIB, data(1, 900 << 10)).await.unwrap();
         set.flush().await.unwrap();
+        settle().await;
+        assert!(!set.is_cached_at(2 * MIB, MIB).await.unwrap());
+        assert!(set.is_cached_at(0, 2 * MIB).await.unwrap());
+        rig.close().await;
     }
-    let hints = Hints {
-        dont_need: true,
-        ..Hints::default()
-    };
-    set.read_at_with(2 * MIB, MIB, hints).await.unwrap();
-    set.write_at(3 * MIB, data(1, 900 << 10)).await.unwrap();
-    set.flush().await.unwrap();
-    settle().await;
-    assert!(!set.is_cached_at(2 * MIB, MIB).await.unwrap());
-    assert!(set.is_cached_at(0, 2 * MIB).await.unwrap());
-    rig.close().await;
 }
 
 /// T-01, H-30
@@ -140,5 +145,57 @@ async fn room_comes_from_errors_and_from_dirty_bytes_once_stored() {
         assert_eq!(read.into_bytes(), data(block, 1 << 16));
     }
     rig.audit(&[&set]).await;
+    rig.close().await;
+}
+
+/// A cache of 4 MiB that writes nothing back of its own accord, some time after its start.
+async fn lazy(max_dirty_bytes: ByteSize) -> Rig {
+    let rig = Rig::new(CacheConfig {
+        max_dirty_bytes,
+        target_dirty_bytes: max_dirty_bytes,
+        max_dirty_age: Duration::from_secs(1000),
+        ..config()
+    });
+    pass(Duration::from_secs(2)).await;
+    rig
+}
+
+/// H-35, R-14: as soon as it is asked for, without a tick or the age limit.
+#[actix::test]
+async fn a_read_gets_its_room_from_dirty_bytes_where_there_are_no_others() {
+    let rig = lazy(ByteSize::kib(3800)).await;
+    let set = rig.open("h-35-dirty").await;
+    for block in 0..56u64 {
+        set.write_at(block << 16, data(block, 1 << 16))
+            .await
+            .unwrap();
+    }
+    let read = start({
+        let set = set.clone();
+        async move { set.read_at(16 * MIB, MIB).await.map(|bytes| bytes.len()) }
+    });
+    settle().await;
+    assert!(read.is_finished(), "it waits for the age limit");
+    assert_eq!(read.await.unwrap(), Ok(1 << 20));
+    for block in 0..56u64 {
+        let read = set.read_at(block << 16, 1 << 16).await.unwrap();
+        assert_eq!(read.into_bytes(), data(block, 1 << 16));
+    }
+    rig.close().await;
+}
+
+/// H-34, W-05: writers who find no room are let in as soon as there is some, though less is dirty than the target.
+#[actix::test]
+async fn a_writer_gets_its_room_though_less_is_dirty_than_the_target() {
+    let rig = lazy(ByteSize::mib(1)).await;
+    let set = rig.open("h-34-target").await;
+    set.write_at(0, data(1, 900 << 10)).await.unwrap();
+    let write = start({
+        let set = set.clone();
+        async move { set.write_at(8 * MIB, data(2, 400 << 10)).await }
+    });
+    settle().await;
+    assert!(write.is_finished(), "it waits for the age limit");
+    write.await.unwrap().unwrap();
     rig.close().await;
 }

@@ -62,6 +62,23 @@ fn caches_that_meet_everything_at_once_answer_everybody_and_lose_nothing() {
     assert!(progress.operations >= runs * u64::from(STEPS));
 }
 
+/// T-01, W-05, H-24
+#[test]
+fn limits_are_judged_to_the_byte_after_most_steps_of_most_runs() {
+    let seeds = setting("CACHALOT_SEEDS").unwrap_or(20);
+    let judged = (FIRST_SEED..FIRST_SEED + seeds).filter(|seed| {
+        let plan = Plan::draw(*seed, 100);
+        let outcome = run(&plan, false);
+        if outcome.failure.is_some() {
+            fail(&plan);
+        }
+        outcome.limits_judged * 2 > outcome.operations
+    });
+    let judged = judged.count() as u64;
+    println!("{judged} of {seeds} runs");
+    assert!(judged * 4 >= seeds * 3, "{judged} of {seeds} runs");
+}
+
 #[test]
 fn a_seed_does_the_same_each_time() {
     let digests = |seed| {

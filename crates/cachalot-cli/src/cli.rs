@@ -1,5 +1,12 @@
 //! The command line: what can be asked for, in the words of `--help`.
 
+#[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
+pub(crate) mod fuzz;
+
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,6 +16,7 @@ use cachalot::{CacheConfig, Layout, Limits, OFFSET_BYTES_MAX};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
+use crate::output::one_line;
 use crate::store::StoreUrl;
 use crate::volume::VolumeName;
 
@@ -76,17 +84,47 @@ pub(crate) struct SimulateArgs {
     #[arg(long)]
     pub(crate) seconds: Option<u64>,
     /// On so many threads; one for each processor unless given.
-    #[arg(long)]
-    pub(crate) jobs: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: Option<u32>,
     /// Operations in a run. A seed does the same only with the same number.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) steps: u32,
-    /// Of a single run, take only these steps, as a failure's report lists them.
-    #[arg(long, value_delimiter = ',', requires = "seed")]
-    pub(crate) only: Option<Vec<u32>>,
+    /// Of a single run, take only these steps, as a failure's report lists them: 3,17,20, or none.
+    #[arg(long, requires = "seed")]
+    pub(crate) only: Option<StepList>,
     /// Of a single run, print everything that happens.
     #[arg(long, requires = "seed")]
     pub(crate) log: bool,
+}
+
+/// The numbers of steps, as `3,17,20`, or `none`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct StepList(pub(crate) BTreeSet<u32>);
+
+impl FromStr for StepList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(BTreeSet::new()));
+        }
+        let number = |text: &str| {
+            text.parse()
+                .map_err(|error| format!("`{text}` is no step ({error}): write 3,17,20 or none"))
+        };
+        text.split(',')
+            .map(number)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl fmt::Display for StepList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list: Vec<String> = self.0.iter().map(u32::to_string).collect();
+        f.write_str(if list.is_empty() { "none" } else { "" })?;
+        f.write_str(&list.join(","))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -202,8 +240,7 @@ impl CacheArgs {
         let mut config = match &self.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(CliError::file("read", path))?;
-                toml::from_str(&text).map_err(|error| {
-                    let message = error.message().trim_end().replace('\n', " ");
+                config_of(&text).map_err(|message| {
                     CliError::Usage(format!("{} is no configuration: {message}", path.display()))
                 })?
             }
@@ -226,6 +263,11 @@ impl CacheArgs {
         Limits::try_from(&config)?;
         Ok(config)
     }
+}
+
+/// The configuration that a file's text holds, or what is wrong with it, in one line.
+fn config_of(text: &str) -> Result<CacheConfig, String> {
+    toml::from_str(text).map_err(|error| one_line(error.message().trim_end()))
 }
 
 /// The library's defaults for a cache of this size.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::{LsArgs, VolumeCommand};
 use crate::error::CliError;
-use crate::output::{human_bytes, print, print_json};
+use crate::output::{escaped, human_bytes, print, print_json};
 use crate::store::{Listing, OpenFor};
 use crate::volume::{VolumeInfo, VolumeLine, VolumeState, Volumes};
 
@@ -103,7 +103,7 @@ pub(crate) async fn ls(args: LsArgs) -> Result<(), CliError> {
         } else {
             let text: String = lines
                 .iter()
-                .map(|line| format!("{:>16} {}\n", line.size_bytes, line.name))
+                .map(|line| format!("{:>16} {}\n", line.size_bytes, escaped(&line.name)))
                 .collect();
             print(&text)?;
         }

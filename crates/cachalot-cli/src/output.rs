@@ -41,6 +41,29 @@ pub(crate) fn output_error(error: io::Error) -> CliError {
     }
 }
 
+/// A text as one line: without the line breaks and other characters that a terminal would obey.
+pub(crate) fn one_line(text: &str) -> String {
+    let plain = |letter: char| match letter {
+        '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
+        letter if letter.is_control() => char::REPLACEMENT_CHARACTER,
+        letter => letter,
+    };
+    text.chars().map(plain).collect()
+}
+
+/// A name with what a terminal would obey in it written as `\n` or `\u{1b}`, so that it keeps to its line.
+pub(crate) fn escaped(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') {
+            escaped.extend(letter.escape_default());
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
 /// A size as people write it.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     bytesize::ByteSize(bytes).to_string()

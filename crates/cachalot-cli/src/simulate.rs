@@ -8,7 +8,7 @@ use cachalot::{Clock, SystemClock};
 use cachalot_sim::{Found, Plan, Search, run, search, shrink};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use crate::cli::SimulateArgs;
+use crate::cli::{SimulateArgs, StepList};
 use crate::error::CliError;
 use crate::output;
 
@@ -16,6 +16,8 @@ use crate::output;
 const SHRINK_RUNS: u32 = 500;
 /// How much of a shrunk run's history is shown.
 const LINES_SHOWN: usize = 60;
+/// What the history says of a part that is compared at the end.
+const COMPARING: &str = " comparing Part";
 
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), CliError> {
     let is_single = args.seed.is_some() && args.runs.is_none() && args.seconds.is_none();
@@ -29,14 +31,11 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), CliError> {
 fn single(seed: u64, args: &SimulateArgs) -> Result<(), CliError> {
     let mut plan = Plan::draw(seed, args.steps);
     if let Some(only) = &args.only {
-        plan = plan.only(&only.iter().copied().collect());
+        plan = plan.only(&only.0);
     }
     let outcome = run(&plan, args.log);
     for line in &outcome.log {
-        output::print(&format!(
-            "{line}
-"
-        ))?;
+        output::print(&format!("{line}\n"))?;
     }
     output::print(&format!(
         "seed {seed}: {} operations in {:?} of virtual time, digest {:016x}\n",
@@ -53,17 +52,14 @@ fn many(args: &SimulateArgs) -> Result<(), CliError> {
     let first_seed = args
         .seed
         .unwrap_or_else(|| SystemClock::new().timestamp().0);
-    let otherwise = if args.runs.is_some() {
-        u64::MAX / 2_000_000_000
-    } else {
-        10
-    };
+    let otherwise = if args.runs.is_some() { u64::MAX } else { 10 };
     let what = Search {
         first_seed,
         runs: args.runs.unwrap_or(u64::MAX),
         time: Duration::from_secs(args.seconds.unwrap_or(otherwise)),
         jobs: args
             .jobs
+            .and_then(|jobs| usize::try_from(jobs).ok())
             .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
         steps: args.steps,
     };
@@ -108,21 +104,30 @@ fn explain(plan: &Plan, steps: u32) -> CliError {
     let outcome = run(&plan.only(&kept), true);
     let end = outcome.log.iter().position(|line| line.contains("WRONG"));
     let end = end.map_or(outcome.log.len(), |end| end + 1);
-    let shown = outcome.log.iter().take(end);
-    for line in shown.skip(end.saturating_sub(LINES_SHOWN)) {
+    let told = outcome.log.get(..end).unwrap_or_default();
+    // Comparisons that went well say little; the last one failed.
+    let last = end.saturating_sub(2);
+    let is_told = |(at, line): &(usize, &String)| *at >= last || !line.contains(COMPARING);
+    let shown: Vec<&String> = told
+        .iter()
+        .enumerate()
+        .filter(is_told)
+        .map(|(_, line)| line)
+        .collect();
+    for line in shown.iter().skip(shown.len().saturating_sub(LINES_SHOWN)) {
         output::note(line);
     }
-    let list: Vec<String> = kept.iter().map(u32::to_string).collect();
-    output::note(&format!(
-        "to replay all of it: cachalot simulate --seed {} --steps {steps}",
-        plan.seed
-    ));
-    output::note(&format!(
-        "to replay what is left: cachalot simulate --seed {} --steps {steps} --log --only {}",
-        plan.seed,
-        list.join(",")
-    ));
+    let all = replay(plan.seed, steps, None);
+    output::note(&format!("to replay all of it: {all}"));
+    let left = replay(plan.seed, steps, Some(StepList(kept)));
+    output::note(&format!("to replay what is left: {left}"));
     failed(outcome.failure)
+}
+
+/// The command that plays a seed, or some of its steps, again.
+pub(crate) fn replay(seed: u64, steps: u32, only: Option<StepList>) -> String {
+    let all = format!("cachalot simulate --seed {seed} --steps {steps}");
+    only.map_or(all.clone(), |only| format!("{all} --log --only {only}"))
 }
 
 fn failed(failure: Option<String>) -> CliError {

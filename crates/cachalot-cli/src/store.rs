@@ -49,10 +49,10 @@ impl FromStr for StoreUrl {
         match (kind, rest) {
             ("memory", "") => Ok(Self::Memory),
             ("memory", _) => Err("`memory:` takes nothing behind the colon".to_owned()),
-            ("file", "") => Err("`file:` needs a directory, as in `file:/srv/store`".to_owned()),
-            ("file", path) => Ok(Self::File(PathBuf::from(
-                path.strip_prefix("//").unwrap_or(path),
-            ))),
+            ("file", path) => match path.strip_prefix("//").unwrap_or(path) {
+                "" => Err("`file:` needs a directory, as in `file:/srv/store`".to_owned()),
+                path => Ok(Self::File(PathBuf::from(path))),
+            },
             (kind, _) => Err(format!(
                 "there is no kind of store called `{kind}:`: write {STORE_KINDS}"
             )),
@@ -64,6 +64,10 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("memory:"),
+            // Two slashes in front are taken for those of a URL, so they need two of these.
+            Self::File(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(f, "file://{}", path.display())
+            }
             Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
@@ -188,6 +192,7 @@ mod tests {
             ("file:///srv/store", StoreUrl::File("/srv/store".into())),
             ("file:a/b:c", StoreUrl::File("a/b:c".into())),
             ("file:.", StoreUrl::File(".".into())),
+            ("file:////srv", StoreUrl::File("//srv".into())),
         ];
         for (text, url) in cases {
             assert_eq!(text.parse::<StoreUrl>().unwrap(), url);
@@ -201,6 +206,7 @@ mod tests {
             ("/srv/store", "`file:/srv/store`"),
             ("", "file:DIR"),
             ("file:", "needs a directory"),
+            ("file://", "needs a directory"),
             ("memory:x", "nothing behind the colon"),
             ("ftp:host", "no kind of store called `ftp:`"),
         ] {

@@ -3,6 +3,8 @@
 mod alone;
 mod data;
 
+pub(crate) use alone::under_way;
+
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,7 +15,10 @@ use crate::clock::pause;
 use crate::history::Tick;
 use crate::plan::{Op, Patience, Step};
 use crate::space::{Extent, Part};
-use crate::world::World;
+use crate::world::{Cost, World};
+
+/// What is noted of a step whose caller did not wait for the answer.
+const GIVEN_UP: &str = "given up";
 
 pub(crate) async fn act(world: Rc<World>, steps: Vec<Step>) {
     for step in steps {
@@ -30,7 +35,7 @@ pub(crate) async fn act(world: Rc<World>, steps: Vec<Step>) {
             .oracle()
             .note(|| format!("step {}: {what}, patience {:?}", step.id, step.patience));
         world.oracle().digest.note(("begins", step.id, world.now()));
-        world.begin(step.id, what);
+        world.begin(step.id, what, Cost::of(&world.plan, &step.op));
         let outcome = take(&world, &step).await;
         world
             .oracle()
@@ -39,7 +44,7 @@ pub(crate) async fn act(world: Rc<World>, steps: Vec<Step>) {
             .oracle()
             .digest
             .note(("ends", step.id, &outcome, world.now()));
-        world.end(step.id);
+        world.end(step.id, outcome != GIVEN_UP);
     }
 }
 
@@ -130,7 +135,7 @@ impl World {
         asked: Asked,
     ) -> String {
         match answer {
-            None => "given up".to_owned(),
+            None => GIVEN_UP.to_owned(),
             Some(Ok(_)) => "done".to_owned(),
             Some(Err(error)) => self.excuse(set, error, &asked).await,
         }

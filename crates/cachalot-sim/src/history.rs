@@ -31,14 +31,24 @@ struct Sector {
     entries: Vec<Entry>,
 }
 
-/// Sectors of which nothing certain is known for a while: they are being dropped.
-#[derive(Clone, Copy, Debug)]
+/// Sectors of which nothing certain is known for a while: they are being dropped. Of their bytes each is what somebody
+/// wrote there, or zero.
+#[derive(Clone, Debug)]
 struct Loose {
     part: Part,
     start: Tick,
     end: Tick,
-    /// A single sector, until it is written anew by somebody who asks after this.
-    leftover_of: Option<Tick>,
+    leftover: Option<Leftover>,
+}
+
+/// What a purge left of a single sector, until somebody who asks after it writes there anew: of each of its bytes one of
+/// those that were in the store or on their way there.
+#[derive(Clone, Debug)]
+struct Leftover {
+    /// When the purge was over.
+    since: Tick,
+    /// Parts of the sector, by where they start in the line.
+    pieces: Vec<(usize, Vec<u8>)>,
 }
 
 /// See the [module](self).
@@ -49,6 +59,8 @@ pub(crate) struct History {
     /// The bytes of the store.
     shadow: Vec<u8>,
     loose: Vec<Loose>,
+    /// What was in the store, and on its way there, when a purge began.
+    purged: Vec<(usize, Vec<u8>)>,
 }
 
 impl Sector {
@@ -104,6 +116,7 @@ impl History {
             sectors: vec![blank; space.sectors as usize],
             shadow: vec![0; space.bytes()],
             loose: Vec::new(),
+            purged: Vec::new(),
             space,
         };
         for (part, stamp) in stored {
@@ -184,6 +197,7 @@ impl History {
         let loose = self.loose_in(part, asked, answered);
         for (number, bytes) in part.numbers().zip(bytes.chunks_exact(unit)) {
             if is_in(&loose, number) {
+                self.check_loose(number, bytes, (asked, answered))?;
                 seen.push(None);
                 continue;
             }

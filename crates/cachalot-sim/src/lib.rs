@@ -59,6 +59,9 @@ pub struct Outcome {
     pub operations: u64,
     /// How long it took, in virtual time.
     pub time: Duration,
+    /// After how many steps what was held had to fit `max_bytes` to the byte. After the others somebody asked for more
+    /// than the whole limit, or it had just been lowered.
+    pub limits_judged: u64,
     /// What happened, a line each; empty unless asked for.
     pub log: Vec<String>,
 }
@@ -96,6 +99,7 @@ pub fn run(plan: &Plan, is_logged: bool) -> Outcome {
             failure: Some("the simulation panicked: see above".to_owned()),
             operations: 0,
             time: Duration::ZERO,
+            limits_judged: 0,
             log: Vec::new(),
         },
     }

@@ -33,6 +33,11 @@ pub(crate) fn is_of(bytes: &[u8], stamp: Stamp, sector: u32) -> bool {
         && chunks.into_iter().all(|chunk| chunk == tag)
 }
 
+/// The byte at this place of a sector as `stamp` wrote it.
+pub(crate) const fn byte(stamp: Stamp, sector: u32, at: usize) -> u8 {
+    tag(stamp, sector)[at % 8]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +49,7 @@ mod tests {
             append(&mut bytes, 5, 9, unit);
             assert_eq!(bytes.len(), unit);
             assert!(is_of(&bytes, 5, 9));
+            assert!((0..unit).all(|at| bytes[at] == byte(5, 9, at)));
             if unit > 4 {
                 assert!(!is_of(&bytes, 6, 9) && !is_of(&bytes, 5, 8) && !is_of(&bytes, NOBODY, 9));
                 if let Some(last) = bytes.last_mut() {

@@ -55,7 +55,7 @@ pub fn search(what: Search, report: impl Fn(Progress) + Sync) -> (Progress, Opti
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let is_late = clock.now().as_nanos() > what.time.as_nanos() as u64;
+            let is_late = u128::from(clock.now().as_nanos()) > what.time.as_nanos();
             if number >= what.runs || is_late || is_over.load(Ordering::Relaxed) {
                 return;
             }

@@ -2,6 +2,7 @@
 
 mod end;
 mod fencing;
+mod limits;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ use crate::pattern;
 use crate::plan::{Plan, SetPlan};
 use crate::space::{Part, Spread};
 use crate::tap::{Inner, Outer};
+use limits::Bounds;
+pub(crate) use limits::Cost;
 
 /// How often the watch looks.
 const WATCH: Duration = Duration::from_millis(500);
@@ -79,8 +82,7 @@ pub(crate) struct World {
     /// Reads that wait, in the order in which they were asked for.
     reads: RefCell<Vec<WaitingRead>>,
     calm_since: Cell<Option<Moment>>,
-    /// Since when the limits hold strictly: not while they were just lowered.
-    is_strict: Cell<(bool, bool)>,
+    bounds: RefCell<Bounds>,
     longest_timeout: Cell<Duration>,
     /// Per set, whether anybody has ever flushed it.
     pub(crate) is_flushed: RefCell<Vec<bool>>,
@@ -95,6 +97,7 @@ pub(crate) async fn play(plan: Plan, is_logged: bool) -> Outcome {
         failure: oracle.failure.clone(),
         operations: world.operations.get(),
         time: world.now().since(Moment::default()),
+        limits_judged: world.limits_judged(),
         log: oracle.log.clone().unwrap_or_default(),
     }
 }
@@ -167,7 +170,7 @@ impl World {
             operations: Cell::new(0),
             reads: RefCell::default(),
             calm_since: Cell::new(None),
-            is_strict: Cell::new((true, true)),
+            bounds: RefCell::default(),
         }
     }
 
@@ -187,14 +190,15 @@ impl World {
         self.oracle().fail(what);
     }
 
-    pub(crate) fn begin(&self, step: u32, what: String) {
+    pub(crate) fn begin(&self, step: u32, what: String, cost: Cost) {
         self.operations.set(self.operations.get() + 1);
+        self.request_begins(step, cost);
         self.pending.borrow_mut().insert(step, (what, self.now()));
     }
 
-    pub(crate) fn end(&self, step: u32) {
+    pub(crate) fn end(&self, step: u32, is_answered: bool) {
         self.pending.borrow_mut().remove(&step);
-        self.check_limits();
+        self.request_ends(step, is_answered);
     }
 
     pub(crate) fn read_begins(
@@ -247,44 +251,8 @@ impl World {
         let timeout = limits.backend_timeout + limits.retry_delay_max;
         self.longest_timeout
             .set(self.longest_timeout.get().max(timeout));
-        self.is_strict.set((false, false));
+        self.relax_limits();
         self.check_limits();
-    }
-
-    /// Limits hold to the byte: once what is held fits them, it never passes them again.
-    fn check_limits(&self) {
-        let (limits, stats) = (self.cache.limits(), self.cache.stats());
-        let (room, dirty) = self.is_strict.get();
-        let (holds_room, holds_dirty) = (
-            u64::try_from(stats.charged.room).unwrap_or(0) <= limits.max_bytes,
-            limits.is_write_through()
-                || u64::try_from(stats.charged.dirty).unwrap_or(0) <= limits.max_dirty_bytes,
-        );
-        // A request larger than a limit goes alone.
-        let largest = self
-            .plan
-            .sets
-            .iter()
-            .map(|set| set.space.bytes() as u64)
-            .max()
-            .unwrap_or(0);
-        let is_any_fenced = self.oracle().is_any_fenced();
-        let may_pass = largest * 2 + (1 << 20) > limits.max_bytes || is_any_fenced;
-        let may_pass_dirty = largest > limits.max_dirty_bytes || is_any_fenced;
-        if room && !holds_room && !may_pass {
-            self.fail(format!(
-                "{:?} is charged, above max_bytes {}",
-                stats.charged, limits.max_bytes
-            ));
-        }
-        if dirty && !holds_dirty && !may_pass_dirty {
-            self.fail(format!(
-                "{:?} is charged, above max_dirty_bytes {}",
-                stats.charged, limits.max_dirty_bytes
-            ));
-        }
-        self.is_strict
-            .set((room || holds_room, dirty || holds_dirty));
     }
 
     /// The set's handle, open: somebody may have closed the set.
@@ -341,6 +309,7 @@ impl World {
     /// Sees that nobody waits for ever, and that nothing is dirty for too long.
     async fn watch(&self) {
         pause(WATCH).await;
+        self.forget_forsaken();
         let Some(calm) = self.calm_since.get() else {
             return;
         };

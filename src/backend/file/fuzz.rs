@@ -7,6 +7,7 @@
 use super::header::{self, Decoded, HEADER_USED_BYTES, Header};
 use super::naming::{Leaf, Slot, name_hash};
 use super::range_set::RangeSet;
+use super::root::{marker_of, version_of};
 use crate::error::BackendError;
 use crate::fuzz::Choices;
 use crate::types::{ByteRange, OFFSET_BYTES_MAX, ObjectName};
@@ -66,6 +67,23 @@ pub(crate) fn file_names(input: &[u8]) {
     let (leaf, name) = path.split_once('/').unwrap();
     let leaf = Leaf::parse(leaf.as_bytes()).unwrap();
     assert_eq!(Slot::parse(leaf, name.as_bytes()), Some(slot));
+}
+
+/// A marker names the version that it was written with; any change of it is noticed, or makes it another version's.
+pub(crate) fn store_marker(input: &[u8]) {
+    if let Some(version) = version_of(input) {
+        assert_eq!(input, marker_of(version).as_bytes());
+    }
+    let mut choices = Choices::new(input);
+    let version = choices.number() as u32;
+    let mut marker = marker_of(version).into_bytes();
+    assert_eq!(version_of(&marker), Some(version));
+    let at = choices.below(marker.len() as u64) as usize;
+    marker[at] ^= 1 + choices.below(255) as u8;
+    assert_ne!(version_of(&marker), Some(version));
+    marker[at] = b'0';
+    marker.truncate(at);
+    assert_eq!(version_of(&marker), None, "it is cut short");
 }
 
 /// As many places as the ranges are tried on.

@@ -54,7 +54,9 @@ pub(super) fn create(path: &Path) -> Result<(), FileStoreError> {
     let marker = rustix::fs::openat(&root, MARKER_NEW, flags | OFlags::CLOEXEC, FILE_MODE)
         .map_err(|errno| fail(errno.into()))?;
     let mut marker = File::from(marker);
-    writeln!(marker, "cachalot file store\nversion {VERSION}").map_err(fail)?;
+    marker
+        .write_all(marker_of(VERSION).as_bytes())
+        .map_err(fail)?;
     marker.sync_all().map_err(fail)?;
     place_new(&root, MARKER_NEW, &root, MARKER).map_err(|errno| match errno {
         Errno::EXIST => FileStoreError::AlreadyExists {
@@ -169,11 +171,7 @@ fn open_marker(path: &Path, root: &OwnedFd, writable: bool) -> Result<File, File
     })?;
     let mut text = Vec::new();
     (&marker).take(256).read_to_end(&mut text).map_err(fail)?;
-    let found = std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.strip_prefix("cachalot file store\nversion "))
-        .and_then(|version| version.trim_end().parse().ok())
-        .ok_or_else(|| damaged_marker(path))?;
+    let found = version_of(&text).ok_or_else(|| damaged_marker(path))?;
     if found != VERSION {
         return Err(FileStoreError::UnknownVersion {
             path: path.to_owned(),
@@ -182,6 +180,18 @@ fn open_marker(path: &Path, root: &OwnedFd, writable: bool) -> Result<File, File
         });
     }
     Ok(marker)
+}
+
+/// The text of the marker of a store of this version.
+pub(super) fn marker_of(version: u32) -> String {
+    format!("cachalot file store\nversion {version}\n")
+}
+
+/// The version that a marker's text names; `None` where it is not a marker's text, to the byte.
+pub(super) fn version_of(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    let version = text.split_ascii_whitespace().next_back()?.parse().ok()?;
+    (text == marker_of(version)).then_some(version)
 }
 
 fn damaged_marker(path: &Path) -> FileStoreError {

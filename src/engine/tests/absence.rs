@@ -170,7 +170,7 @@ fn rig_over_parent() -> Rig {
     rig
 }
 
-/// R-12, F-08
+/// R-12, F-08, H-19
 #[test]
 fn a_read_over_a_first_write_that_copies_waits_for_it_and_looks_again() {
     let mut rig = rig_over_parent();

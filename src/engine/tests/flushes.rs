@@ -26,7 +26,7 @@ fn a_flush_of_nothing_says_that_all_was_clean() {
     assert_eq!(rig.flushed(unknown), CLEAN);
 }
 
-/// F-06
+/// F-06, H-12
 #[test]
 fn a_flush_waits_for_what_is_dirty_and_what_is_in_flight() {
     let mut rig = Rig::new();
@@ -60,7 +60,7 @@ fn a_flush_of_ranges_sends_every_buffer_that_they_touch_and_no_other() {
     assert!(rig.sent.iter().all(|write| write.object == name(1)));
 }
 
-/// F-06
+/// F-06, H-12
 #[test]
 fn new_writes_do_not_prolong_a_flush() {
     let mut rig = Rig::new();

@@ -154,6 +154,29 @@ fn bytes_written_during_a_fetch_win() {
     assert_eq!(rig.bytes_in(BufferState::Dirty), 64 << 10);
 }
 
+/// R-05, H-03
+#[test]
+fn each_read_is_answered_once_though_all_of_its_fetch_was_written_over() {
+    let mut rig = Rig::new();
+    rig.store_object(1, pattern(1, 0, 100));
+    let readers = [
+        rig.read(1, 0, 100),
+        rig.read(1, 20, 10),
+        rig.read(1, 0, 100),
+    ];
+    for at in [40, 0, 60, 20] {
+        rig.write(1, at, &pattern(2, at, 40));
+    }
+    rig.end_all_fetches();
+    for reader in readers {
+        let answers = rig.answered.iter().filter(|answered| **answered == reader);
+        assert_eq!(answers.count(), 1);
+    }
+    assert_eq!(rig.bytes(readers[0]), pattern(2, 0, 100));
+    assert_eq!(rig.bytes(readers[1]), pattern(2, 20, 10));
+    assert_eq!(rig.bytes(readers[2]), pattern(2, 0, 100));
+}
+
 /// R-05, H-10
 #[test]
 fn late_and_doubled_ends_of_a_fetch_change_nothing() {

@@ -43,7 +43,7 @@ fn older_bytes_beneath_a_write_are_stored_under_their_own_context_first() {
     assert_eq!(sent(&rig)[1..], [(2, vec![range(50, 100)])]);
 }
 
-/// W-09
+/// W-09, H-23
 #[test]
 fn bytes_of_two_contexts_beside_each_other_are_kept_apart_and_go_in_order() {
     let mut options = RigOptions::default();
@@ -57,6 +57,21 @@ fn bytes_of_two_contexts_beside_each_other_are_kept_apart_and_go_in_order() {
     assert_eq!(sent(&rig), [expected]);
     rig.end_all_writes();
     assert_eq!(sent(&rig)[1..], [(2, vec![range(100, 100)])]);
+    assert!(rig.flushed(flush).is_ok());
+}
+
+/// W-09, H-23
+#[test]
+fn bytes_of_a_newer_context_wait_for_older_ones_that_are_on_their_way() {
+    let mut rig = Rig::new();
+    write_under(&mut rig, 1, 1, 0, &[1; 100]);
+    rig.write_back_all();
+    write_under(&mut rig, 2, 1, 1000, &[2; 100]);
+    rig.write_back_all();
+    let flush = rig.flush();
+    assert_eq!(sent(&rig), [(1, vec![range(0, 100)])]);
+    rig.end_all_writes();
+    assert_eq!(sent(&rig)[1..], [(2, vec![range(1000, 100)])]);
     assert!(rig.flushed(flush).is_ok());
 }
 

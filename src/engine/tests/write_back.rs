@@ -39,6 +39,59 @@ fn the_oldest_bytes_go_first_and_no_more_than_asked_for() {
     assert_eq!(rig.sent.len(), 3, "what came after the cut-off stays");
 }
 
+/// F-01, H-12
+#[test]
+fn a_pass_takes_all_that_was_dirty_when_it_began_and_nothing_that_came_since() {
+    let mut options = RigOptions::default();
+    options.limits.writebacks_in_flight = 1;
+    let mut rig = Rig::with(options);
+    for object in 1..4 {
+        rig.write(object, 0, &pattern(object, 0, 1000));
+    }
+    // These were written at the very moment of the cut-off.
+    let began = rig.now;
+    demand(&mut rig, u64::MAX, began);
+    assert_eq!(rig.sent.len(), 1);
+    rig.advance(Duration::from_millis(1));
+    // Behind what is in flight, beside what is to go yet, and in an object of its own.
+    rig.write(1, 5000, &[9; 10]);
+    rig.write(3, 5000, &[9; 10]);
+    assert!(rig.door_write(4, 0, &[9; 10]));
+    while let Some(op) = rig.write_backs.keys().next().copied() {
+        rig.end_write(op);
+        demand(&mut rig, u64::MAX, began);
+    }
+    for object in 1..4 {
+        assert_eq!(
+            rig.store.get(&name(object)).unwrap(),
+            pattern(object, 0, 1000)
+        );
+    }
+    assert!(rig.store.get(&name(4)).is_none());
+    assert_eq!(rig.bytes_in(BufferState::Dirty), 30);
+}
+
+/// W-04, H-06
+#[test]
+fn bytes_between_two_ranges_in_flight_wait_for_the_one_that_they_reach_into() {
+    let mut rig = scattered();
+    rig.write(1, 0, &pattern(1, 0, 100));
+    rig.write(1, 200, &pattern(1, 200, 100));
+    rig.write_back_all();
+    let op = rig.only_write();
+    assert_eq!(ranges_of(&rig.sent[0]), [range(0, 100), range(200, 100)]);
+    rig.write(1, 100, &pattern(2, 100, 150));
+    rig.write_back_all();
+    assert_eq!(rig.write_backs.len(), 1, "it reaches into the second range");
+    rig.end_write(op);
+    rig.write_back_all();
+    rig.end_all_writes();
+    assert_eq!(
+        rig.store.get(&name(1)).unwrap()[100..250],
+        pattern(2, 100, 150)
+    );
+}
+
 /// F-01, H-33
 #[test]
 fn an_overwritten_byte_keeps_its_age() {

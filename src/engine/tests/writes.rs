@@ -213,6 +213,21 @@ fn a_write_through_that_fails_says_so_and_is_sent_again() {
     assert_eq!(rig.store.get(&name(1)).unwrap(), pattern(1, 0, 100));
 }
 
+/// W-06, F-06
+#[test]
+fn a_write_through_does_not_wait_for_a_later_one_of_the_same_bytes() {
+    let mut rig = write_through();
+    let first = rig.write(1, 0, &[1; 100]);
+    let op = rig.only_write();
+    let second = rig.write(1, 0, &[2; 100]);
+    rig.end_write(op);
+    assert_eq!(rig.done(first), Ok(()));
+    assert!(!rig.is_answered(second));
+    rig.end_all_writes();
+    assert_eq!(rig.done(second), Ok(()));
+    assert_eq!(rig.store.get(&name(1)).unwrap(), [2; 100]);
+}
+
 /// W-06, L-01
 #[test]
 fn writing_through_can_begin_and_end_while_running() {

@@ -244,19 +244,24 @@ fn bytes_of_different_entries_contexts_or_states_stay_apart() {
 /// B-04, H-05
 #[test]
 fn parts_of_one_allocation_join_again_when_they_are_stored() {
-    let mut window = Window::default();
-    put(&mut window, span(0, 10_000), 1, written(5, None));
-    let mut sink = Everything {
-        op: OpId(1),
-        len_max: Some(1000),
-        ..Everything::default()
-    };
-    window.send(Span::ALL, &mut sink);
-    assert_eq!(window.iter().count(), 10);
-    let parts: Vec<Span> = sink.taken.iter().map(|(at, _)| *at).collect();
-    window.end_write_back(&parts, OpId(1), WriteEnd::Stored { stamp: 1 });
-    assert_eq!(states(&window), [(0, 10_000, BufferState::Clean)]);
-    assert_eq!(window.audit(), Ok(()));
+    for is_one_run in [false, true] {
+        let mut window = Window::default();
+        put(&mut window, span(0, 10_000), 1, written(5, None));
+        let mut sink = Everything {
+            op: OpId(1),
+            len_max: Some(1000),
+            ..Everything::default()
+        };
+        window.send(Span::ALL, &mut sink);
+        assert_eq!(window.iter().count(), 10);
+        let mut parts: Vec<Span> = sink.taken.iter().map(|(at, _)| *at).collect();
+        if is_one_run {
+            parts = vec![span(0, 10_000)];
+        }
+        window.end_write_back(&parts, OpId(1), WriteEnd::Stored { stamp: 1 });
+        assert_eq!(states(&window), [(0, 10_000, BufferState::Clean)]);
+        assert_eq!(window.audit(), Ok(()));
+    }
 }
 
 /// B-05

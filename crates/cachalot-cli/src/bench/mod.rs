@@ -85,7 +85,8 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     ))
 }
 
-fn workload_of(args: &BenchArgs) -> Result<Workload, CliError> {
+/// The workload that was asked for, if it makes sense.
+pub(crate) fn workload_of(args: &BenchArgs) -> Result<Workload, CliError> {
     let workload = Workload {
         sets: args.sets,
         working_set_bytes: args.working_set,

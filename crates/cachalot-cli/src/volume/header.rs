@@ -4,7 +4,7 @@
 //! second, so that a crash at any point leaves at least one whole copy; of two whole ones the newer counts.
 
 use bytes::{Buf, Bytes};
-use cachalot::Layout;
+use cachalot::{Layout, OFFSET_BYTES_MAX};
 use serde::Serialize;
 
 /// Where the copies start in the header's object.
@@ -170,8 +170,10 @@ const fn split<'a>(parts: (&'a [u8], &'a [u8; CHECKSUM_BYTES])) -> (&'a [u8], &'
 /// `None` when a checked body holds values that were never written.
 fn decode_body(mut body: &[u8]) -> Option<Copy> {
     body.try_copy_to_slice(&mut [0; MAGIC.len()]).ok()?;
-    if body.try_get_u16_le().ok()? > VERSION {
-        return Some(Copy::Newer);
+    match body.try_get_u16_le().ok()? {
+        VERSION => {}
+        newer if newer > VERSION => return Some(Copy::Newer),
+        _ => return None,
     }
     let state = VolumeState::from_byte(body.try_get_u8().ok()?)?;
     body.try_get_u8().ok()?;
@@ -182,6 +184,10 @@ fn decode_body(mut body: &[u8]) -> Option<Copy> {
     let stripe_unit = body.try_get_u64_le().ok()?;
     let object_size = body.try_get_u64_le().ok()?;
     let created_nanos = body.try_get_u64_le().ok()?;
+    let is_sound = size_bytes.max(residue_end) <= OFFSET_BYTES_MAX && generation < u64::MAX;
+    if !is_sound {
+        return None;
+    }
     Some(Copy::Whole(Header {
         generation,
         state,

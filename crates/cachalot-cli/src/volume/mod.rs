@@ -5,6 +5,10 @@
 //! command knows what is missing: data without a header does not arise, and bytes that were cut off never return.
 //! A volume has one client at a time; nothing here guards against two.
 
+#[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(all(fuzzing, not(test)))]
+pub(crate) mod fuzz;
 mod header;
 mod name;
 

@@ -133,20 +133,28 @@ async fn truncate_file(world: &World, set: usize, at: u32) -> String {
 
 async fn purge(world: &World, set: usize) -> String {
     let (asked, handle) = (world.asked(), world.handle(set));
-    let dropping = world.oracle().sets[set].begin_purge(asked.tick);
+    let before = under_way(world, set);
+    let dropping = world.oracle().sets[set].begin_purge(asked.tick, before);
     let answer = handle.purge().await;
-    let given_up = world.outer.given_up();
+    let after = under_way(world, set);
     {
         let mut oracle = world.oracle();
         let end = oracle.tick();
-        let mut under_way = oracle.under_way(set);
-        for write in given_up {
-            under_way.extend(oracle.pieces_of(set, &write));
-        }
         let is_atomic = world.plan.capabilities.atomic_writes;
-        oracle.sets[set].end_purge(dropping, (asked.tick, end), (&under_way, is_atomic));
+        oracle.sets[set].end_purge(dropping, (asked.tick, end), (&after, is_atomic));
     }
     world.note(Some(set), Some(answer), asked).await
+}
+
+/// What of a set may yet reach the store without being written again.
+pub(crate) fn under_way(world: &World, set: usize) -> Vec<(usize, Vec<u8>)> {
+    let given_up = world.outer.given_up();
+    let oracle = world.oracle();
+    let mut under_way = oracle.under_way(set);
+    for write in given_up {
+        under_way.extend(oracle.pieces_of(set, &write));
+    }
+    under_way
 }
 
 async fn snapshot(world: &World, set: usize) -> String {

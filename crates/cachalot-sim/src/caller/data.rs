@@ -8,7 +8,7 @@ use cachalot::{
     CacheError, Hints, JournalTid, ObjectExtent, ReadBuf, ReadRequest, SnapId, WriteRequest,
 };
 
-use super::{Asked, extents, is_expected, wait};
+use super::{Asked, GIVEN_UP, extents, is_expected, wait};
 use crate::history::Tick;
 use crate::pattern::{self, Stamp};
 use crate::plan::{Patience, Way};
@@ -79,7 +79,7 @@ pub(super) async fn read(
     };
     world.read_ends(asked.tick, has_waited && matches!(answer, Some(Ok(_))));
     let bytes = match answer {
-        None => return "given up".to_owned(),
+        None => return GIVEN_UP.to_owned(),
         Some(Ok(bytes)) => bytes.to_vec(),
         Some(Err(CacheError::NotFound { .. })) if world.plan.sets[set].not_found => {
             vec![0; len as usize]

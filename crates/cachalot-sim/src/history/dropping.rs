@@ -1,6 +1,6 @@
 //! Discards, truncations and purges: what becomes of bytes that are dropped.
 
-use super::{Entry, History, Loose, OPEN, Tick};
+use super::{Entry, History, Leftover, Loose, OPEN, Tick};
 use crate::pattern::{self, NOBODY, Stamp};
 use crate::space::Part;
 
@@ -25,7 +25,7 @@ impl History {
                 part: *part,
                 start,
                 end: OPEN,
-                leftover_of: None,
+                leftover: None,
             });
         }
         Dropping(first)
@@ -49,15 +49,22 @@ impl History {
     pub(super) fn settle(&mut self, number: u32, (start, now): (Tick, Tick)) {
         let one = Part { at: number, len: 1 };
         for loose in &mut self.loose {
-            let is_after = loose.leftover_of.is_some_and(|end| end < start);
+            let leftover = loose.leftover.as_ref();
+            let is_after = leftover.is_some_and(|leftover| leftover.since < start);
             if loose.part == one && loose.end == OPEN && is_after {
                 loose.end = now;
             }
         }
     }
 
-    /// Begins to drop everything unwritten.
-    pub(crate) fn begin_purge(&mut self, start: Tick) -> Dropping {
+    /// Begins to drop everything unwritten; `under_way` is on its way to the store.
+    pub(crate) fn begin_purge(
+        &mut self,
+        start: Tick,
+        under_way: Vec<(usize, Vec<u8>)>,
+    ) -> Dropping {
+        self.purged = under_way;
+        self.purged.push((0, self.shadow.clone()));
         let part = Part {
             at: 0,
             len: self.space.sectors,
@@ -66,7 +73,7 @@ impl History {
             part,
             start,
             end: OPEN,
-            leftover_of: None,
+            leftover: None,
         });
         Dropping(self.loose.len() - 1)
     }
@@ -79,7 +86,11 @@ impl History {
         (start, end): (Tick, Tick),
         (under_way, is_atomic): (&[(usize, Vec<u8>)], bool),
     ) {
+        let mut pieces = std::mem::take(&mut self.purged);
+        pieces.extend(under_way.iter().cloned());
+        pieces.push((0, self.shadow.clone()));
         let mut returned: Vec<(u32, Stamp)> = Vec::new();
+        let mut uncertain: Vec<u32> = Vec::new();
         for number in 0..self.space.sectors {
             let before = returned.len();
             returned.extend(
@@ -87,12 +98,7 @@ impl History {
                     .map(|entry| (number, entry.stamp)),
             );
             if returned.len() == before {
-                self.loose.push(Loose {
-                    part: Part { at: number, len: 1 },
-                    start,
-                    end: OPEN,
-                    leftover_of: Some(end),
-                });
+                uncertain.push(number);
             }
         }
         let unit = self.space.unit as usize;
@@ -110,17 +116,23 @@ impl History {
                 });
                 match whose.filter(|_| is_atomic) {
                     Some(entry) => returned.push((number as u32, entry.stamp)),
-                    None => self.loose.push(Loose {
-                        part: Part {
-                            at: number as u32,
-                            len: 1,
-                        },
-                        start,
-                        end: OPEN,
-                        leftover_of: Some(end),
-                    }),
+                    None => uncertain.push(number as u32),
                 }
             }
+        }
+        uncertain.sort_unstable();
+        uncertain.dedup();
+        for number in uncertain {
+            let leftover = Leftover {
+                since: end,
+                pieces: self.of_sector(number, &pieces),
+            };
+            self.loose.push(Loose {
+                part: Part { at: number, len: 1 },
+                start,
+                end: OPEN,
+                leftover: Some(leftover),
+            });
         }
         self.loose[dropping.0].end = end;
         returned.sort_unstable();
@@ -137,5 +149,67 @@ impl History {
                 });
             }
         }
+    }
+
+    /// The parts of pieces that lie in a sector.
+    fn of_sector(&self, number: u32, pieces: &[(usize, Vec<u8>)]) -> Vec<(usize, Vec<u8>)> {
+        let unit = self.space.unit as usize;
+        let (start, end) = (number as usize * unit, (number as usize + 1) * unit);
+        let mut parts: Vec<(usize, Vec<u8>)> = pieces
+            .iter()
+            .filter(|(line, bytes)| *line < end && start < line + bytes.len())
+            .map(|(line, bytes)| {
+                let (from, to) = (start.max(*line), end.min(line + bytes.len()));
+                (from, bytes[from - line..to - line].to_vec())
+            })
+            .collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts
+    }
+
+    /// Checks the bytes that a read gave of a sector of which nothing certain is known.
+    pub(super) fn check_loose(
+        &self,
+        number: u32,
+        bytes: &[u8],
+        (asked, answered): (Tick, Tick),
+    ) -> Result<(), String> {
+        let one = Part { at: number, len: 1 };
+        let loose: Vec<&Loose> = self
+            .loose
+            .iter()
+            .filter(|loose| loose.start <= answered && asked <= loose.end)
+            .filter(|loose| loose.part.overlaps(one))
+            .collect();
+        let since = loose.iter().map(|loose| loose.start).min().unwrap_or(0);
+        let left: Vec<&Leftover> = loose
+            .iter()
+            .filter_map(|loose| loose.leftover.as_ref())
+            .collect();
+        // Amid a dropping the bytes may be of any write that was ever made there, or zero.
+        let is_over = left.len() == loose.len() && left.iter().all(|left| left.since < asked);
+        let sector = &self.sectors[number as usize];
+        let start = number as usize * self.space.unit as usize;
+        for (at, byte) in bytes.iter().enumerate() {
+            let is_written = sector.entries.iter().any(|entry| {
+                entry.start < answered
+                    && (!is_over || entry.end >= since)
+                    && pattern::byte(entry.stamp, number, at) == *byte
+            });
+            let is_left = left
+                .iter()
+                .flat_map(|left| &left.pieces)
+                .any(|(line, piece)| {
+                    let at = (start + at).checked_sub(*line);
+                    at.and_then(|at| piece.get(at)) == Some(byte)
+                });
+            let is_zero = *byte == 0 && !is_over;
+            if !is_written && !is_left && !is_zero && self.shadow[start + at] != *byte {
+                let what = format!("amid or after a dropping, a read returned at byte {at}");
+                return Err(self.explain(&what, number, bytes, (asked, answered)));
+            }
+        }
+        Ok(())
     }
 }

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use cachalot::{CacheError, Gauges, ReadRequest};
 
-use super::{DELAY_MAX, World};
+use super::{Cost, DELAY_MAX, World};
 use crate::clock::pause;
 use crate::space::Part;
 
 impl World {
     /// Flushes and compares everything, and ends the cache.
     pub(super) async fn finish(&self) {
-        self.begin(0, "the end".to_owned());
+        self.begin(0, "the end".to_owned(), Cost::of_comparing(&self.plan));
         if self.plan.is_abandoned {
             self.cache.abandon().await;
             self.outer.forget_all();
             self.oracle().is_abandoned = true;
             pause(DELAY_MAX * 2).await;
             self.check_nothing_left();
-            self.end(0);
+            self.end(0, true);
             return;
         }
         self.give_up_fenced().await;
@@ -30,14 +30,22 @@ impl World {
             }
             self.give_up_fenced().await;
         }
-        self.begin(0, "the comparison at the end".to_owned());
+        self.begin(
+            0,
+            "the comparison at the end".to_owned(),
+            Cost::of_comparing(&self.plan),
+        );
         for number in 0..self.plan.sets.len() {
             self.oracle().check_stored(number, None, asked);
         }
         let verdict = self.oracle().check_journal();
         self.oracle().judge(verdict);
         self.compare_all().await;
-        self.begin(0, "the release at the end".to_owned());
+        self.begin(
+            0,
+            "the release at the end".to_owned(),
+            Cost::of_comparing(&self.plan),
+        );
         let kept = self.cache.release_all().await;
         if kept > 0 {
             self.fail(format!("{kept} bytes stay after a flush and a release"));
@@ -46,9 +54,13 @@ impl World {
         if gauges != Gauges::default() {
             self.fail(format!("after a release the gauges show {gauges:?}"));
         }
-        self.begin(0, "the second comparison at the end".to_owned());
+        self.begin(
+            0,
+            "the second comparison at the end".to_owned(),
+            Cost::of_comparing(&self.plan),
+        );
         self.compare_all().await;
-        self.begin(0, "closing".to_owned());
+        self.begin(0, "closing".to_owned(), Cost::of_comparing(&self.plan));
         if let Err(failure) = self.cache.audit().await {
             self.fail(failure.to_string());
         }
@@ -56,7 +68,7 @@ impl World {
             self.fail(format!("closing a clean cache: {error}"));
         }
         self.check_nothing_left();
-        self.end(0);
+        self.end(0, true);
     }
 
     fn check_nothing_left(&self) {

@@ -1,6 +1,7 @@
 //! Sets that another client has taken over: given up, and opened again.
 
 use super::World;
+use crate::caller::under_way;
 
 impl World {
     /// Gives a set up if it was fenced: what it holds unsaved is lost, and it is opened again as a client that the store
@@ -11,11 +12,12 @@ impl World {
         if !is_fenced {
             return "it is not fenced".to_owned();
         }
+        let under_way = under_way(self, set);
         let (start, dropping) = {
             let mut oracle = self.oracle();
             let start = oracle.tick();
             oracle.renew(set);
-            (start, oracle.sets[set].begin_purge(start))
+            (start, oracle.sets[set].begin_purge(start, under_way))
         };
         let answer = handle.abandon().await;
         for (name, _) in self.plan.sets[set].space.objects() {
