@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// List a store's objects and their sizes.
     Ls(LsArgs),
     /// Measure the cache beside the bare store.
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Search for faults of the cache: whole caches in virtual time over failing stores, every byte checked.
     Simulate(SimulateArgs),
 }

@@ -109,7 +109,7 @@ pub(crate) struct CaseArgs {
     /// How often each is measured; the figures are medians over these [default: 5].
     #[arg(long, value_parser = parse_count, value_name = "N")]
     pub(crate) runs: Option<usize>,
-    /// How long each run of a case takes that ends by the clock [default: 0.5, 2 for mixed_zipf].
+    /// How long each run of a case takes that ends by the clock [default: 0.5, 2 for `mixed_zipf`].
     #[arg(long, value_parser = parse_seconds, value_name = "S")]
     pub(crate) seconds: Option<f64>,
     /// How the data came into the cache that is then read or overwritten.
@@ -137,7 +137,8 @@ impl CaseArgs {
 }
 
 fn parse_case(text: &str) -> Result<Case, String> {
-    Case::from_str(text, false).map_err(|_| format!("there is no case `{text}`: see --list-cases"))
+    Case::from_str(text, false)
+        .map_err(|_said| format!("there is no case `{text}`: see --list-cases"))
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

@@ -71,9 +71,10 @@ fn write_all(
     )]
     let blocks = ((all as f64 * share) as u64 / plan.threads as u64).max(1);
     let file = plan.blocks_per_set() * plan.sets as u64;
-    let stride = match plan.case {
-        Case::WriteFlushRand => scattering_stride(file),
-        _ => 1,
+    let stride = if plan.case == Case::WriteFlushRand {
+        scattering_stride(file)
+    } else {
+        1
     };
     let streams = (plan.in_flight / plan.threads).max(1);
     let is_sampled = samples.is_some();

@@ -91,14 +91,16 @@ const DONE: u8 = 2;
 
 /// The reader's or the writer's side of a run.
 enum Side {
-    Reader {
-        written: Histogram<u64>,
-        flushed: (Histogram<u64>, Lap),
-        preemptions: u64,
-    },
-    Writer {
-        flush: Duration,
-    },
+    Reader(Box<Read>),
+    Writer { flush: Duration },
+}
+
+/// What the reader saw.
+struct Read {
+    written: Histogram<u64>,
+    flushed: Histogram<u64>,
+    lap: Lap,
+    preemptions: u64,
 }
 
 /// One thread hits while another writes everything anew and flushes it.
@@ -130,15 +132,11 @@ pub(super) fn under_load(plan: &Plan) -> Result<CaseReport, CliError> {
         })?;
         for side in sides {
             match side {
-                Side::Reader {
-                    written,
-                    flushed: (histogram, lap),
-                    preemptions,
-                } => {
-                    figures.run(&[lap], 1);
-                    figures.latencies("operation", &[histogram])?;
-                    figures.latencies("while written", &[written])?;
-                    figures.more("reader preempted, times", preemptions as f64);
+                Side::Reader(read) => {
+                    figures.run(&[read.lap], 1);
+                    figures.latencies("operation", &[read.flushed])?;
+                    figures.latencies("while written", &[read.written])?;
+                    figures.more("reader preempted, times", read.preemptions as f64);
                 }
                 Side::Writer { flush } => {
                     figures.more("flush ms", flush.as_secs_f64() * 1e3);
@@ -193,11 +191,12 @@ fn reader(rig: &Rig, phase: &AtomicU8, barrier: &Barrier) -> Result<Side, CliErr
         elapsed: last.since(begun_flushed.unwrap_or(last)),
         cpu: thread_cpu().saturating_sub(cpu_before),
     };
-    Ok(Side::Reader {
+    Ok(Side::Reader(Box::new(Read {
         written,
-        flushed: (flushed, lap),
+        flushed,
+        lap,
         preemptions: memory::preemptions() - preempted_before,
-    })
+    })))
 }
 
 /// Writes every block, in random order, and flushes; tells how long the flush took.

@@ -35,7 +35,7 @@ mod tests {
     fn the_kernel_tells_what_the_process_holds() {
         let (before, data) = (resident_bytes(), vec![1_u8; 64 << 20]);
         let grown = resident_bytes().saturating_sub(before);
-        assert!(data.iter().any(|byte| *byte == 1));
+        assert!(data.contains(&1));
         assert!(grown > 32 << 20, "{grown}");
         assert!(peak_bytes() >= 64 << 20);
     }

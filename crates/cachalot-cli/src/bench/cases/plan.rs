@@ -143,14 +143,11 @@ impl Case {
 
     /// The single cases that a word stands for.
     fn singles(self) -> Vec<Self> {
-        match self {
-            Self::All => Self::value_variants()
-                .iter()
-                .copied()
-                .filter(|case| *case != Self::All)
-                .collect(),
-            case => vec![case],
+        if self != Self::All {
+            return vec![self];
         }
+        let all = Self::value_variants().iter().copied();
+        all.filter(|case| *case != Self::All).collect()
     }
 
     /// Threads, sets, footprints and fills that are measured unless others are asked for.
@@ -203,17 +200,20 @@ impl Case {
     }
 
     const fn block_bytes(self) -> u64 {
-        match self {
-            Self::ReadMiss => 64 * KIB,
-            Self::TinyWrites => 128,
-            _ => 4 * KIB,
+        if matches!(self, Self::ReadMiss) {
+            64 * KIB
+        } else if matches!(self, Self::TinyWrites) {
+            128
+        } else {
+            4 * KIB
         }
     }
 
     const fn in_flight(self, threads: usize) -> usize {
-        match self {
-            Self::ReadMiss | Self::MixedZipf => 32,
-            _ => threads,
+        if matches!(self, Self::ReadMiss | Self::MixedZipf) {
+            32
+        } else {
+            threads
         }
     }
 
@@ -236,9 +236,10 @@ impl Case {
             let bytes = footprint_bytes * 4 + 256 * MIB;
             return of(bytes, bytes, bytes);
         }
-        match self {
-            Self::MixedZipf => of(256 * MIB, 128 * MIB, 64 * MIB),
-            _ => of(64 * MIB, 32 * MIB, 16 * MIB),
+        if self == Self::MixedZipf {
+            of(256 * MIB, 128 * MIB, 64 * MIB)
+        } else {
+            of(64 * MIB, 32 * MIB, 16 * MIB)
         }
     }
 }
@@ -343,18 +344,16 @@ fn plan(case: Case, shape: Shape, args: &BenchArgs) -> Result<Plan, CliError> {
         limits.dirty_bytes / 2
     });
     limits.target_bytes = args.cache.target_dirty.unwrap_or(target);
-    let usual_delay = match case {
-        Case::MixedZipf => Duration::from_micros(200),
-        _ => Duration::ZERO,
+    let (usual_delay, usual_seconds) = if case == Case::MixedZipf {
+        (Duration::from_micros(200), 2.0)
+    } else {
+        (Duration::ZERO, 0.5)
     };
     let delay = args.store_delay.unwrap_or(usual_delay);
-    let usual_seconds = match case {
-        Case::MixedZipf => 2.0,
-        _ => 0.5,
-    };
-    let usual_total = match case {
-        Case::TinyWrites => 64 * MIB,
-        _ => KIB * MIB,
+    let usual_total = if case == Case::TinyWrites {
+        64 * MIB
+    } else {
+        KIB * MIB
     };
     Ok(Plan {
         case,

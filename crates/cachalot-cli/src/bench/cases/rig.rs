@@ -179,9 +179,10 @@ async fn fill(set: &ObjectSet, set_bytes: u64, fill: Fill) -> Result<(), CacheEr
     for number in 0..pieces {
         let offset = scatter(number, stride, pieces) * piece;
         let len = piece.min(set_bytes - offset);
-        let block = match fill {
-            Fill::Whole => data(len),
-            _ => block.slice(..usize::try_from(len).unwrap_or(0)),
+        let block = if fill == Fill::Whole {
+            data(len)
+        } else {
+            block.slice(..usize::try_from(len).unwrap_or(0))
         };
         set.write_at(offset, block).await?;
     }
