@@ -1,5 +1,6 @@
 //! What `cachalot bench` is asked for, in the words of `--help`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -118,6 +119,15 @@ pub(crate) struct CaseArgs {
     /// How much a case writes that ends by its work, such as `write_flush_seq` [default: 1GiB].
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) total: Option<u64>,
+    /// Measure nothing, and show the figures that an earlier run printed with --json into this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "cases")]
+    pub(crate) from: Option<PathBuf>,
+    /// Draw the figures beside their goals into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chart: Option<PathBuf>,
+    /// Print the table of goals, as Markdown.
+    #[arg(long)]
+    pub(crate) goals: bool,
     /// Answer each read of the store with memory of its own instead of zeros that all reads share.
     #[arg(long)]
     pub(crate) fresh_buffers: bool,
@@ -132,7 +142,7 @@ pub(crate) struct CaseArgs {
 impl CaseArgs {
     /// Whether cases are asked for, and not a workload.
     pub(crate) const fn is_asked(&self) -> bool {
-        self.list_cases || !self.cases.is_empty()
+        self.list_cases || self.from.is_some() || !self.cases.is_empty()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cases of the benchmark through the built command: each runs in small, and its figures fit each other.
 
-use crate::common::{fails, json, ok};
+use crate::common::{Place, fails, json, ok, text};
 use serde_json::Value;
 
 /// Small enough for any machine.
@@ -175,6 +175,47 @@ fn the_cases_are_listed_with_what_they_measure() {
             "{listing}"
         );
     }
+}
+
+#[test]
+fn a_large_read_over_many_fetches_waits_for_them() {
+    for case in &measured(&[
+        "read_over_fetches",
+        "--working-set",
+        "4MiB",
+        "--store-delay",
+        "5ms",
+    ]) {
+        assert_eq!(case["hit_ratio"], 0.0, "{case}");
+        assert!(number(case, "/ns_per_op/min") > 1e6, "{case}");
+    }
+}
+
+#[test]
+fn figures_are_drawn_and_compared_again_without_measuring() {
+    let place = Place::new();
+    let case = ["read_hit_4k", "--threads", "1", "--working-set", "4MiB"];
+    let figures = place.file("figures", ok(&[&SMALL[..], &case].concat()).as_bytes());
+    let chart = place.path("chart.svg");
+    let goals = ok(&[
+        "bench",
+        "--from",
+        text(&figures),
+        "--chart",
+        text(&chart),
+        "--goals",
+    ]);
+    let row = goals
+        .lines()
+        .find(|line| line.starts_with("| read hit, 4 MiB |"));
+    assert!(row.is_some_and(|row| row.contains(" ns to ")), "{goals}");
+    let svg = std::fs::read_to_string(&chart).expect("a chart");
+    assert!(
+        svg.contains("read hit, 4 MiB") && svg.ends_with("</svg>\n"),
+        "{svg}"
+    );
+    let said = fails(&["bench", "--from", text(&chart)], 2);
+    assert!(said.contains("holds no figures"), "{said}");
 }
 
 #[test]

@@ -5,15 +5,19 @@
 mod figures;
 mod flow;
 mod flushes;
+mod goals;
 mod memory;
 mod mixed;
 mod null_store;
+mod overlap;
 pub(crate) mod plan;
 mod report;
 mod resident;
 mod rig;
+mod svg;
 mod timing;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
@@ -30,22 +34,41 @@ pub(crate) fn cases(args: &BenchArgs) -> Result<(), CliError> {
     if args.cases.list_cases {
         return output::print(&listing());
     }
+    let report = match &args.cases.from {
+        Some(path) => measured_before(path)?,
+        None => measure_all(args)?,
+    };
+    if let Some(path) = &args.cases.chart {
+        std::fs::write(path, svg::draw(&report.cases)).map_err(CliError::file("write", path))?;
+    }
+    if args.json {
+        return output::print_json(&report);
+    }
+    if args.cases.goals {
+        return output::print(&goals::markdown(&report.cases));
+    }
+    output::print(&report.table())
+}
+
+/// What an earlier command printed as JSON.
+fn measured_before(path: &Path) -> Result<CasesReport, CliError> {
+    let text = std::fs::read(path).map_err(CliError::file("read", path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| CliError::Usage(format!("{} holds no figures: {error}", path.display())))
+}
+
+fn measure_all(args: &BenchArgs) -> Result<CasesReport, CliError> {
     let plans = plans(args)?;
     let mut report = CasesReport { cases: Vec::new() };
     if let [plan] = plans.as_slice() {
         report.cases.push(measure(plan)?);
     } else {
         for plan in &plans {
-            if !args.json {
-                output::note(&plan.label());
-            }
+            output::note(&plan.label());
             report.cases.append(&mut measure_apart(plan)?.cases);
         }
     }
-    if args.json {
-        return output::print_json(&report);
-    }
-    output::print(&report.table())
+    Ok(report)
 }
 
 fn listing() -> String {
@@ -71,6 +94,7 @@ fn measure(plan: &Plan) -> Result<CaseReport, CliError> {
         Case::MixedZipf => mixed::mixed(plan),
         Case::TinyWrites => flushes::tiny(plan),
         Case::FlushUnderLoad => flushes::under_load(plan),
+        Case::ReadOverFetches => overlap::over_fetches(plan),
         Case::All => Err(CliError::Usage("`all` is no case by itself".to_owned())),
     }
 }

@@ -51,6 +51,8 @@ pub(crate) enum Case {
     TinyWrites,
     /// Hits by one thread while another writes 256 MiB in buffers of 4 KiB and flushes them.
     FlushUnderLoad,
+    /// A read of 4 MiB over 1024 fetches of 4 KiB that are in flight in the same object.
+    ReadOverFetches,
     /// All of them, with the threads, footprints and fills that matter, each in a process of its own.
     All,
 }
@@ -169,7 +171,8 @@ impl Case {
             Self::ReadHit => hot_and_warm(Fill::Whole),
             Self::WriteAbsorb => hot_and_warm(Fill::Seq4k),
             Self::ReadHitFragmented | Self::WriteAbsorbFragmented => {
-                let fragments = fragments.into_iter();
+                let in_order = (self == Self::ReadHitFragmented).then_some(Fill::Seq4k);
+                let fragments = fragments.into_iter().chain(in_order);
                 fragments
                     .flat_map(|fill| [HOT_BYTES, WARM_BYTES].map(|bytes| shape(1, 1, bytes, fill)))
                     .collect()
@@ -195,6 +198,7 @@ impl Case {
                 shape(2, 10, 64 * MIB, Fill::Whole),
             ],
             Self::FlushUnderLoad => vec![shape(1, 1, WARM_BYTES, Fill::Rand4k)],
+            Self::ReadOverFetches => vec![shape(1, 1, HOT_BYTES, Fill::Whole)],
             Self::All => Vec::new(),
         }
     }
@@ -221,7 +225,11 @@ impl Case {
     pub(crate) const fn is_resident(self) -> bool {
         !matches!(
             self,
-            Self::WriteFlushSeq | Self::WriteFlushRand | Self::ReadMiss | Self::MixedZipf
+            Self::WriteFlushSeq
+                | Self::WriteFlushRand
+                | Self::ReadMiss
+                | Self::MixedZipf
+                | Self::ReadOverFetches
         )
     }
 
@@ -322,6 +330,25 @@ pub(crate) fn plans(args: &BenchArgs) -> Result<Vec<Plan>, CliError> {
     Ok(plans)
 }
 
+/// How long the store takes to answer, and how many seconds a run takes.
+const fn usual_times(case: Case) -> (Duration, f64) {
+    match case {
+        Case::MixedZipf => (Duration::from_micros(200), 2.0),
+        // All of its fetches must be in flight at once.
+        Case::ReadOverFetches => (Duration::from_millis(50), 0.5),
+        Case::ReadHit
+        | Case::ReadHitFragmented
+        | Case::WriteAbsorb
+        | Case::WriteAbsorbFragmented
+        | Case::WriteFlushSeq
+        | Case::WriteFlushRand
+        | Case::ReadMiss
+        | Case::TinyWrites
+        | Case::FlushUnderLoad
+        | Case::All => (Duration::ZERO, 0.5),
+    }
+}
+
 fn plan(case: Case, shape: Shape, args: &BenchArgs) -> Result<Plan, CliError> {
     let block_bytes = args.block_size.unwrap_or_else(|| case.block_bytes());
     if block_bytes == 0 || block_bytes * shape.sets as u64 > shape.footprint_bytes {
@@ -344,11 +371,7 @@ fn plan(case: Case, shape: Shape, args: &BenchArgs) -> Result<Plan, CliError> {
         limits.dirty_bytes / 2
     });
     limits.target_bytes = args.cache.target_dirty.unwrap_or(target);
-    let (usual_delay, usual_seconds) = if case == Case::MixedZipf {
-        (Duration::from_micros(200), 2.0)
-    } else {
-        (Duration::ZERO, 0.5)
-    };
+    let (usual_delay, usual_seconds) = usual_times(case);
     let delay = args.store_delay.unwrap_or(usual_delay);
     let usual_total = if case == Case::TinyWrites {
         64 * MIB
