@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures everything anew, on a machine that does nothing else, and writes it into docs/BENCHMARKS.md and docs/cases.svg.
 # FIGURES=FILE takes the cases from an earlier `cachalot bench --case all --json`, PEERS=FILE the other caches from an
-# earlier scripts/peers.sh.
+# earlier scripts/peers.sh. MEASURED names the commit they are of, NOTE is put beside it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --package cachalot-cli
@@ -38,7 +38,8 @@ def row(case):
 cases = json.load(open(sys.argv[1]))["cases"]
 head = ["case", "an operation", "CPU", "CPU of all threads", "op/s", "p50", "p99", "p99.9", "max", "hits",
         "bytes of a store read", "of a store write", "overhead of 4 KiB, charged and grown"]
-figures = f"Measured at commit `{os.environ['MEASURED']}`.\n\n" + open("target/figures/goals.md").read()
+note = os.environ.get("NOTE", "")
+figures = f"Measured at commit `{os.environ['MEASURED']}`. {note}".rstrip() + "\n\n" + open("target/figures/goals.md").read()
 figures += "\nEvery case:\n\n| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|\n"
 figures += "".join(map(row, cases)) + "\n"
 for case in cases:

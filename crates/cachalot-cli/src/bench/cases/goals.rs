@@ -97,7 +97,8 @@ impl Goal {
             Figure::Worst => Some(report.latencies.get("operation")?.max_ns),
             Figure::LargeRead => {
                 let micros = report.more.get("CPU of the large read, us")?;
-                Some(micros.map(|micros| micros * 1e3))
+                // What is smaller than the noise may come out below nothing.
+                Some(micros.map(|micros| micros.max(0.0) * 1e3))
             }
         }
     }
