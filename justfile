@@ -62,6 +62,10 @@ round-trip:
 benches:
     scripts/benches.sh
 
+# Other caches beside this one.
+peers *options:
+    scripts/peers.sh {{options}}
+
 # The tests notice faults that are put into the code; takes an hour or more.
 faults *options:
     scripts/faults.sh {{options}}

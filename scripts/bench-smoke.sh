@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo run --release -- bench --duration 2s
+cargo run --release --quiet -- bench --case all --runs 1 --seconds 0.02 --total 16MiB --working-set 16MiB
 cargo run --release --quiet -- bench --duration 1s --warm-up 200ms --working-set 32MiB --store memory: --json |
     python3 -c '
 import json, sys

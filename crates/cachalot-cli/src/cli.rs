@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use cachalot::{CacheConfig, Layout, Limits, OFFSET_BYTES_MAX};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use crate::bench::args::BenchArgs;
 use crate::error::CliError;
 use crate::output::one_line;
 use crate::store::StoreUrl;
@@ -66,7 +67,7 @@ pub(crate) enum Command {
     /// List a store's objects and their sizes.
     Ls(LsArgs),
     /// Measure the cache beside the bare store.
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Search for faults of the cache: whole caches in virtual time over failing stores, every byte checked.
     Simulate(SimulateArgs),
 }
@@ -216,13 +217,13 @@ pub(crate) struct CacheArgs {
     config: Option<PathBuf>,
     /// The memory for cached data, clean and dirty [default: 64MiB]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
-    cache: Option<u64>,
+    pub(crate) cache: Option<u64>,
     /// How much may wait to be written back; 0 writes through [default: half the cache].
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
-    dirty: Option<u64>,
+    pub(crate) dirty: Option<u64>,
     /// Above how much writing back starts at once [default: half of --dirty].
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
-    target_dirty: Option<u64>,
+    pub(crate) target_dirty: Option<u64>,
     /// After how long written data is written back [default: 5s].
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     dirty_age: Option<Duration>,
@@ -342,89 +343,7 @@ pub(crate) struct LsArgs {
     pub(crate) json: bool,
 }
 
-/// Which blocks the benchmark touches how often.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum PatternArg {
-    /// A few often, most seldom.
-    Zipf,
-    /// All alike.
-    Uniform,
-}
-
-/// Which sides the benchmark measures.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum ModeArg {
-    /// Through the cache.
-    Cache,
-    /// Straight to the store.
-    Direct,
-    /// One after the other.
-    Both,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  cachalot bench                                        a file store in a temporary directory
-  cachalot bench --store memory: --store-delay 500us    a store that takes half a millisecond to answer
-  cachalot bench --read-share 0.95 --pattern uniform --working-set 1GiB --cache 256MiB
-  cachalot bench --json --duration 2s | jq .cache.ops_per_second")]
-pub(crate) struct BenchArgs {
-    /// The threads that ask.
-    #[arg(long, default_value_t = 2, value_parser = parse_count)]
-    pub(crate) threads: usize,
-    /// How many operations are under way at once, over all threads.
-    #[arg(long, default_value_t = 32, value_parser = parse_count)]
-    pub(crate) in_flight: usize,
-    /// How many object sets the blocks are spread over.
-    #[arg(long, default_value_t = 4, value_parser = parse_count)]
-    pub(crate) sets: usize,
-    /// The size of each operation.
-    #[arg(long, default_value = "4KiB", value_parser = parse_size)]
-    pub(crate) block_size: u64,
-    /// How much data is touched, over all sets.
-    #[arg(long, default_value = "256MiB", value_parser = parse_size)]
-    pub(crate) working_set: u64,
-    /// The share of reads, from 0 to 1.
-    #[arg(long, default_value_t = 0.7, value_parser = parse_share)]
-    pub(crate) read_share: f64,
-    /// Which blocks are touched how often.
-    #[arg(long, value_enum, default_value = "zipf")]
-    pub(crate) pattern: PatternArg,
-    /// How steeply the shares of the blocks fall.
-    #[arg(long, default_value_t = 0.99, value_parser = parse_exponent)]
-    pub(crate) zipf_exponent: f64,
-    /// How long each side is measured.
-    #[arg(long, default_value = "8s", value_parser = parse_time)]
-    pub(crate) duration: Duration,
-    /// How long each side runs before that.
-    #[arg(long, default_value = "1s", value_parser = parse_time)]
-    pub(crate) warm_up: Duration,
-    /// Where the randomness starts; chosen and printed if not given.
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
-    /// The store [default: a file store in a temporary directory].
-    #[arg(long)]
-    pub(crate) store: Option<StoreUrl>,
-    /// Make the store take this much longer to answer.
-    #[arg(long, default_value = "0s", value_parser = parse_time)]
-    pub(crate) store_delay: Duration,
-    /// Which sides to measure.
-    #[arg(long, value_enum, default_value = "both")]
-    pub(crate) mode: ModeArg,
-    /// Print the state every second, and what the cache holds at the end.
-    #[arg(long)]
-    pub(crate) stats: bool,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) layout: LayoutArgs,
-    #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let size = ByteSize::from_str(text)
         .map_err(|error| format!("`{text}` is no size ({error}): write 4096, 64KiB or 10GiB"))?
         .as_u64();
@@ -434,26 +353,26 @@ fn parse_size(text: &str) -> Result<u64, String> {
     Ok(size)
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("`{text}` is no time ({error}): write 500ms, 5s or 2min"))
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=65_536) => Ok(count),
         _ => Err(format!("`{text}` is no number from 1 to 65536")),
     }
 }
 
-fn parse_share(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err(format!("`{text}` is no share from 0 to 1")),
     }
 }
 
-fn parse_exponent(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_exponent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(exponent) if (0.0..=10.0).contains(&exponent) => Ok(exponent),
         _ => Err(format!("`{text}` is no exponent from 0 to 10")),

@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), CliError> {
     if let Command::Bench(args) = command {
         // It clears away what it made, so it ends itself when it is interrupted.
-        return Box::pin(bench::bench(args)).await;
+        return Box::pin(bench::bench(*args)).await;
     }
     tokio::select! {
         result = dispatch(command) => result,
@@ -81,7 +81,7 @@ async fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Import(args) => Box::pin(transfer::import(args)).await,
         Command::Export(args) => Box::pin(transfer::export(args)).await,
         Command::Ls(args) => Box::pin(commands::ls(args)).await,
-        Command::Bench(args) => Box::pin(bench::bench(args)).await,
+        Command::Bench(args) => Box::pin(bench::bench(*args)).await,
         Command::Simulate(args) => tokio::task::spawn_blocking(move || simulate::simulate(&args))
             .await
             .unwrap_or_else(|_| Err(CliError::Failed("the simulation panicked".to_owned()))),

@@ -1,5 +1,7 @@
 //! `cachalot bench`: the same operations through the cache and straight to the store, side by side.
 
+pub(crate) mod args;
+mod cases;
 mod chart;
 mod report;
 mod run;
@@ -13,11 +15,11 @@ use cachalot::{Clock, SystemClock};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{BenchArgs, ModeArg, PatternArg};
 use crate::error::{CliError, exit_code};
 use crate::output;
 use crate::store::{OpenFor, StoreUrl};
 
+use args::{BenchArgs, ModeArg, PatternArg};
 use report::{BenchReport, GUARANTEES};
 use run::{Load, Stop};
 use side::{Bench, Side};
@@ -25,7 +27,13 @@ use workload::{Pattern, Workload};
 
 /// Runs `cachalot bench`.
 pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
+    if args.cases.is_asked() {
+        return measure_cases(args).await;
+    }
     let workload = workload_of(&args)?;
+    let threads = single("--threads", &args.threads, 2)?;
+    let in_flight = args.in_flight.unwrap_or(32).max(threads);
+    let store_delay = args.store_delay.unwrap_or_default();
     let config = args.cache.config()?;
     let layout = args.layout.layout()?;
     let stop = Stop::default();
@@ -40,10 +48,10 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     };
     let mut report = BenchReport {
         store: url.to_string(),
-        store_delay_ns: u64::try_from(args.store_delay.as_nanos()).unwrap_or(u64::MAX),
+        store_delay_ns: u64::try_from(store_delay.as_nanos()).unwrap_or(u64::MAX),
         workload: workload.clone(),
-        threads: args.threads,
-        in_flight: args.in_flight.max(args.threads),
+        threads,
+        in_flight,
         cache_bytes: config.max_bytes.as_u64(),
         dirty_bytes_max: config.max_dirty_bytes.as_u64(),
         cache: None,
@@ -55,14 +63,14 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     let bench = Bench {
         workload,
         load: Load {
-            threads: args.threads,
-            in_flight: args.in_flight.max(args.threads),
+            threads,
+            in_flight,
             warm_up: args.warm_up,
             duration: args.duration,
         },
         layout,
         config,
-        delay: args.store_delay,
+        delay: store_delay,
         live: args.stats,
         quiet: args.json,
         store: url.open(OpenFor::Adding)?,
@@ -85,12 +93,35 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     ))
 }
 
+/// Runs `cachalot bench --case` beside the runtime, which has nothing to do meanwhile.
+async fn measure_cases(args: BenchArgs) -> Result<(), CliError> {
+    let work = tokio::task::spawn_blocking(move || cases::cases(&args));
+    tokio::select! {
+        done = work => done.unwrap_or_else(|_| Err(CliError::Failed("the benchmark panicked".to_owned()))),
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Err(CliError::Interrupted),
+            Err(error) => Err(CliError::Failed(format!("cannot wait for signals: {error}"))),
+        },
+    }
+}
+
+/// The one value of an option that takes several only with --case.
+fn single<T: Copy>(option: &str, given: &[T], otherwise: T) -> Result<T, CliError> {
+    match given {
+        [] => Ok(otherwise),
+        [one] => Ok(*one),
+        _ => Err(CliError::Usage(format!(
+            "{option} takes several values only with --case"
+        ))),
+    }
+}
+
 /// The workload that was asked for, if it makes sense.
 pub(crate) fn workload_of(args: &BenchArgs) -> Result<Workload, CliError> {
     let workload = Workload {
-        sets: args.sets,
-        working_set_bytes: args.working_set,
-        block_bytes: args.block_size,
+        sets: single("--sets", &args.sets, 4)?,
+        working_set_bytes: single("--working-set", &args.working_set, 256 << 20)?,
+        block_bytes: args.block_size.unwrap_or(4 << 10),
         read_share: args.read_share,
         pattern: match args.pattern {
             PatternArg::Uniform => Pattern::Uniform,

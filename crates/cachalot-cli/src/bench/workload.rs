@@ -142,7 +142,7 @@ fn below(random: &mut Xoshiro256PlusPlus, bound: u64) -> u64 {
 }
 
 /// A stride near the golden section of `blocks` that shares no factor with it, so that steps reach every block.
-fn scattering_stride(blocks: u64) -> u64 {
+pub(crate) fn scattering_stride(blocks: u64) -> u64 {
     let mut stride = (blocks / 1000 * 618 + blocks % 1000 * 618 / 1000).max(1);
     while common_divisor(stride, blocks) != 1 {
         stride += 1;
@@ -155,7 +155,7 @@ fn scattering_stride(blocks: u64) -> u64 {
     clippy::cast_possible_truncation,
     reason = "a remainder of a u64 is one"
 )]
-fn scatter(rank: u64, stride: u64, blocks: u64) -> u64 {
+pub(crate) fn scatter(rank: u64, stride: u64, blocks: u64) -> u64 {
     (u128::from(rank) * u128::from(stride) % u128::from(blocks.max(1))) as u64
 }
 

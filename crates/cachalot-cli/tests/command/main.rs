@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod bench;
+mod cases;
 mod common;
 mod simulate;
 mod transfer;
