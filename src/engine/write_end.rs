@@ -1,5 +1,7 @@
 //! What the end of a writeback brings (rules F-03 to F-05, F-08, J-02).
 
+use std::collections::BTreeSet;
+
 use super::action::{Action, Reply, WaiterId};
 use super::eviction::Queue;
 use super::extent::OpId;
@@ -33,9 +35,10 @@ impl<S: Shelf> SetEngine<S> {
         let Some(Op::WriteBack(_)) = self.ops.get(&op) else {
             return;
         };
-        let Some(Op::WriteBack(ended)) = self.ops.remove(&op) else {
+        let Some(Op::WriteBack(mut ended)) = self.ops.remove(&op) else {
             return;
         };
+        ended.waiters.reads.sort_unstable();
         self.writebacks_in_flight -= 1;
         let number = ended.object;
         let Some(object) = self.objects.get_mut(number) else {
@@ -50,6 +53,7 @@ impl<S: Shelf> SetEngine<S> {
                 fetch.trusts_absence = false;
             }
         }
+        let was_absent = object.absent;
         self.land(now, op, number, (&flight.ranges, result.is_ok()));
         let is_stored = result.is_ok();
         match result {
@@ -63,8 +67,12 @@ impl<S: Shelf> SetEngine<S> {
         for waiter in ended.waiters.drops {
             self.drop_advances(waiter);
         }
-        for reader in ended.waiters.reads {
-            self.read_advances(now, reader);
+        if is_stored && was_absent {
+            self.hurry_reads(now, number, ended.waiters.reads);
+        } else {
+            for reader in ended.waiters.reads {
+                self.read_advances(now, reader);
+            }
         }
         self.retry_context_waits(now, number);
         if is_stored {
@@ -162,6 +170,30 @@ impl<S: Shelf> SetEngine<S> {
                 .any(|range| self.shelf.may_copy_on_write(&name, *range, snap));
             if may_copy && let Some(object) = self.objects.get_mut(number) {
                 object.complete = false;
+            }
+        }
+    }
+
+    /// The object exists now: `readers`, and reads that wait until all that is dirty of it is stored, are looked at
+    /// again at once, lest others that are asked later overtake them (rules ).
+    fn hurry_reads(&mut self, now: Moment, number: usize, readers: Vec<(WaiterId, u32)>) {
+        let mut readers: BTreeSet<(WaiterId, u32)> = readers.into_iter().collect();
+        let Some(object) = self.objects.get_mut(number) else {
+            return;
+        };
+        readers.extend(object.paused_reads.drain(..));
+        for op in object.writebacks.keys() {
+            if let Some(op) = self.ops.get_mut(op) {
+                readers.extend(op.waiters().reads.drain(..));
+            }
+        }
+        for (waiter, round) in readers {
+            if self
+                .reads
+                .get(&waiter)
+                .is_some_and(|wait| wait.is_in_round(round))
+            {
+                self.attempt_read(now, waiter, None);
             }
         }
     }

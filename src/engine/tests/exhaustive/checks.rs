@@ -4,8 +4,12 @@ use bytes::Bytes;
 
 use super::oracle::LEN;
 use super::world::World;
-use crate::engine::{BufferState, Charge};
+use crate::buf::ReadBuf;
+use crate::engine::object::range_of;
+use crate::engine::tests::shelf::TestShelf;
+use crate::engine::{Access, BufferState, Charge, Shelf};
 use crate::error::BackendError;
+use crate::request::Missing;
 
 impl World {
     /// Ends that come late or twice, and should change nothing.
@@ -35,6 +39,41 @@ impl World {
             && self.shelf.waiting().is_none()
     }
 
+    /// Whatever a caller could read now without waiting is what may be seen.
+    fn check_sight(&self) {
+        let view = self.view();
+        for (_, object) in &self.engine.objects {
+            let mut gaps = [true; LEN];
+            let mut holds_nothing = true;
+            for (index, number) in &object.windows {
+                let guard = TestShelf::lock(&self.engine.windows[*number].slot);
+                holds_nothing &= guard.holds_nothing();
+                for (span, extent) in guard.iter() {
+                    let part = self.part_of(range_of(*index, span).unwrap());
+                    gaps[part.0..part.1].fill(false);
+                    if extent.state.is_readable() {
+                        let mut found = ReadBuf::default();
+                        assert!(guard.collect(span, Access::Quiet, &mut found));
+                        self.oracle.check_now(part, &found.to_vec(), view);
+                    }
+                }
+            }
+            // Where a first write may copy, what is under way is waited for.
+            let waits = self.setup.copies_on_write && self.shelf.used().dirty > 0;
+            if object.complete && !waits {
+                for at in (0..LEN).filter(|at| gaps[*at]) {
+                    self.oracle.check_now((at, at + 1), &[0], view);
+                }
+                let is_reported =
+                    object.absent && holds_nothing && self.setup.missing == Missing::NotFound;
+                assert!(
+                    !is_reported || self.oracle.may_be_absent(view),
+                    "the object is known not to exist"
+                );
+            }
+        }
+    }
+
     pub(super) fn check(&mut self) {
         self.oracle.note_waiting();
         if self.shelf.used().dirty > 0 {
@@ -46,6 +85,7 @@ impl World {
             return;
         }
         self.repeat_ends();
+        self.check_sight();
         let recount = match self.engine.audit() {
             Ok(recount) => recount,
             Err(failure) => panic!("{failure}"),

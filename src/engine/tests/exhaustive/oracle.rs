@@ -4,7 +4,7 @@
 //! Every write has a tag. A set of tags is a bit mask. A byte either holds one of its `held` tags, or, where the cache
 //! holds none of the callers' bytes, what the store shows; and besides any write that is asked and not yet answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::engine::WaiterId;
 
@@ -20,7 +20,7 @@ pub(super) const ZEROS: usize = 0;
 /// What the store, or the object's parent, held in the beginning.
 pub(super) const INITIAL: usize = 1;
 /// There are fewer writes than this.
-const TAGS: usize = 16;
+pub(super) const TAGS: usize = 16;
 
 pub(super) const fn bit(tag: usize) -> u16 {
     1 << tag
@@ -46,7 +46,7 @@ pub(super) fn tag_of(byte: u8, at: usize) -> usize {
 }
 
 /// The state of all bytes at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Sight {
     allowed: Cells,
     may_be_absent: bool,
@@ -63,33 +63,59 @@ pub(super) struct View {
 }
 
 /// A read that waits.
-#[derive(Clone, Hash, Debug)]
-struct ReadLook {
-    part: Part,
-    deliver: bool,
-    has_waited: bool,
-    /// All that was to be seen since it was asked.
-    sights: BTreeSet<Sight>,
+#[derive(Clone, Debug)]
+pub(super) struct ReadLook {
+    pub(super) part: Part,
+    pub(super) deliver: bool,
+    pub(super) has_waited: bool,
+    /// How many writes were asked before it. A read behind a write may find in memory what one before it waits for.
+    pub(super) writes_before: usize,
+    /// All that was to be seen of its bytes since it was asked, without what other moments show as well.
+    pub(super) seen: Vec<Cells>,
+    pub(super) may_be_absent: bool,
+    pub(super) must_be_absent: bool,
+}
+
+impl ReadLook {
+    fn note(&mut self, sight: &Sight) {
+        self.may_be_absent |= sight.may_be_absent;
+        self.must_be_absent &= sight.must_be_absent;
+        let mut allowed = [0; LEN];
+        let (start, end) = self.part;
+        allowed[start..end].copy_from_slice(&sight.allowed[start..end]);
+        if self.seen.iter().any(|seen| is_within(&allowed, seen)) {
+            return;
+        }
+        self.seen.retain(|seen| !is_within(seen, &allowed));
+        self.seen.push(allowed);
+    }
+}
+
+fn is_within(inner: &Cells, outer: &Cells) -> bool {
+    inner
+        .iter()
+        .zip(outer)
+        .all(|(inner, outer)| inner & !outer == 0)
 }
 
 /// A flush that waits.
-#[derive(Clone, Hash, Debug)]
-struct FlushLook {
+#[derive(Clone, Debug)]
+pub(super) struct FlushLook {
     /// What was acknowledged when it was asked, and not dropped since.
-    promised: Cells,
-    was_clean: bool,
+    pub(super) promised: Cells,
+    pub(super) was_clean: bool,
 }
 
 /// A discard or truncation that waits.
-#[derive(Clone, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct DropLook {
     pub(super) part: Part,
     pub(super) deletes: Deletes,
-    acknowledged: u16,
+    pub(super) acknowledged: u16,
 }
 
 /// What the caller does in the store when its discard is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Deletes {
     Nothing,
     Range,
@@ -97,30 +123,30 @@ pub(super) enum Deletes {
 }
 
 /// See the [module](self).
-#[derive(Clone, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Oracle {
-    tags: usize,
-    acknowledged: u16,
+    pub(super) tags: usize,
+    pub(super) acknowledged: u16,
     /// By write: what was acknowledged when it was asked, which is all that it must not give way to.
-    before: [u16; TAGS],
-    parts: [Part; TAGS],
-    contexts: [u64; TAGS],
+    pub(super) before: [u16; TAGS],
+    pub(super) parts: [Part; TAGS],
+    pub(super) contexts: [u64; TAGS],
     /// What was acknowledged and not dropped.
-    held: Cells,
+    pub(super) held: Cells,
     /// What was asked and is not answered.
-    asked: Cells,
+    pub(super) asked: Cells,
     /// Writes whose bytes were dropped at these places while they were unanswered.
-    cut: Cells,
+    pub(super) cut: Cells,
     /// What may be there as well, where nothing is held.
-    stale: Cells,
-    may_seem_absent: bool,
+    pub(super) stale: Cells,
+    pub(super) may_seem_absent: bool,
     /// What must not land any more: it was dropped, and the caller was told.
-    walled: Cells,
+    pub(super) walled: Cells,
     /// By journal entry, which has the number of its write: the places that it still holds.
-    journal: BTreeMap<usize, u16>,
+    pub(super) journal: BTreeMap<usize, u16>,
     pub(super) writes: BTreeMap<WaiterId, usize>,
-    reads: BTreeMap<WaiterId, ReadLook>,
-    flushes: BTreeMap<WaiterId, FlushLook>,
+    pub(super) reads: BTreeMap<WaiterId, ReadLook>,
+    pub(super) flushes: BTreeMap<WaiterId, FlushLook>,
     pub(super) drops: BTreeMap<WaiterId, DropLook>,
 }
 
@@ -154,6 +180,16 @@ impl Oracle {
                 held => held,
             };
         }
+        // Who truncates will cut the store's object there once he is answered.
+        let tails = self
+            .drops
+            .values()
+            .filter(|look| look.deletes == Deletes::Tail);
+        for look in tails {
+            for allowed in &mut allowed[look.part.0..look.part.1] {
+                *allowed |= bit(ZEROS);
+            }
+        }
         let nothing_held = self.held == [0; LEN];
         Sight {
             allowed,
@@ -169,8 +205,13 @@ impl Oracle {
     pub(super) fn note(&mut self, view: View) {
         let sight = self.sight(view);
         for look in self.reads.values_mut() {
-            look.sights.insert(sight);
+            look.note(&sight);
         }
+    }
+
+    /// Whether anybody waits who wants to know what may be seen.
+    pub(super) fn is_watched(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     /// A write is asked; its tag.
@@ -236,7 +277,10 @@ impl Oracle {
             part,
             deliver,
             has_waited: false,
-            sights: BTreeSet::new(),
+            writes_before: self.tags,
+            seen: Vec::new(),
+            may_be_absent: false,
+            must_be_absent: true,
         };
         self.reads.insert(waiter, look);
     }
@@ -341,7 +385,10 @@ impl Oracle {
         let look = self.reads.remove(&waiter).expect("the read waits");
         if is_equal_order && look.has_waited {
             let earlier = self.reads.iter().find(|(other, known)| {
-                **other < waiter && known.part == look.part && known.has_waited
+                **other < waiter
+                    && known.part == look.part
+                    && known.has_waited
+                    && known.writes_before == look.writes_before
             });
             assert!(
                 earlier.is_none(),
@@ -349,10 +396,7 @@ impl Oracle {
             );
         }
         let Some(found) = found else {
-            assert!(
-                look.sights.iter().any(|sight| sight.may_be_absent),
-                "the object was said not to exist"
-            );
+            assert!(look.may_be_absent, "the object was said not to exist");
             return;
         };
         let wanted = if look.deliver {
@@ -366,26 +410,28 @@ impl Oracle {
             .enumerate()
             .map(|(at, byte)| bit(tag_of(*byte, look.part.0 + at)))
             .collect();
-        let is_seen = |sight: &Sight| {
-            let allowed = &sight.allowed[look.part.0..look.part.1];
+        let is_seen = |seen: &Cells| {
+            let allowed = &seen[look.part.0..look.part.1];
             tags.iter()
                 .zip(allowed)
                 .all(|(tag, allowed)| tag & allowed != 0)
         };
         assert!(
-            look.sights.iter().any(is_seen),
+            look.seen.iter().any(is_seen),
             "a read of {:?} found {found:?} where it may see only {:?}",
             look.part,
-            look.sights
+            look.seen
         );
     }
 
     /// Whether the object did not exist all the while that the read waited.
     pub(super) fn must_be_absent(&self, waiter: WaiterId) -> bool {
-        self.reads[&waiter]
-            .sights
-            .iter()
-            .all(|sight| sight.must_be_absent)
+        self.reads[&waiter].must_be_absent
+    }
+
+    /// Whether a read may be told now that there is no object.
+    pub(super) fn may_be_absent(&self, view: View) -> bool {
+        self.sight(view).may_be_absent
     }
 
     /// What is read at once, without a wait.

@@ -25,7 +25,7 @@ pub(super) type History = Rc<RefCell<Vec<String>>>;
 /// A fetch under way.
 #[derive(Clone, Debug)]
 pub(super) struct Fetching {
-    part: Part,
+    pub(super) part: Part,
     /// What the store held of it at any moment since it began.
     pub(super) versions: Vec<Fetched>,
 }
@@ -168,8 +168,10 @@ impl World {
     }
 
     pub(super) fn note(&mut self) {
-        let view = self.view();
-        self.oracle.note(view);
+        if self.oracle.is_watched() {
+            let view = self.view();
+            self.oracle.note(view);
+        }
     }
 
     /// Does one thing to the engine, carries out its actions and checks everything.
