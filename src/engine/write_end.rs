@@ -1,7 +1,5 @@
 //! What the end of a writeback brings (rules F-03 to F-05, F-08, J-02).
 
-use std::collections::BTreeSet;
-
 use super::action::{Action, Reply, WaiterId};
 use super::eviction::Queue;
 use super::extent::OpId;
@@ -53,7 +51,6 @@ impl<S: Shelf> SetEngine<S> {
                 fetch.trusts_absence = false;
             }
         }
-        let was_absent = object.absent;
         self.land(now, op, number, (&flight.ranges, result.is_ok()));
         let is_stored = result.is_ok();
         match result {
@@ -67,12 +64,8 @@ impl<S: Shelf> SetEngine<S> {
         for waiter in ended.waiters.drops {
             self.drop_advances(waiter);
         }
-        if is_stored && was_absent {
-            self.hurry_reads(now, number, ended.waiters.reads);
-        } else {
-            for reader in ended.waiters.reads {
-                self.read_advances(now, reader);
-            }
+        for reader in ended.waiters.reads {
+            self.read_advances(now, reader);
         }
         self.retry_context_waits(now, number);
         if is_stored {
@@ -170,30 +163,6 @@ impl<S: Shelf> SetEngine<S> {
                 .any(|range| self.shelf.may_copy_on_write(&name, *range, snap));
             if may_copy && let Some(object) = self.objects.get_mut(number) {
                 object.complete = false;
-            }
-        }
-    }
-
-    /// The object exists now: `readers`, and reads that wait until all that is dirty of it is stored, are looked at
-    /// again at once, lest others that are asked later overtake them (rules ).
-    fn hurry_reads(&mut self, now: Moment, number: usize, readers: Vec<(WaiterId, u32)>) {
-        let mut readers: BTreeSet<(WaiterId, u32)> = readers.into_iter().collect();
-        let Some(object) = self.objects.get_mut(number) else {
-            return;
-        };
-        readers.extend(object.paused_reads.drain(..));
-        for op in object.writebacks.keys() {
-            if let Some(op) = self.ops.get_mut(op) {
-                readers.extend(op.waiters().reads.drain(..));
-            }
-        }
-        for (waiter, round) in readers {
-            if self
-                .reads
-                .get(&waiter)
-                .is_some_and(|wait| wait.is_in_round(round))
-            {
-                self.attempt_read(now, waiter, None);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::oracle::LEN;
+use super::oracle::{LEN, bit, tag_of};
 use super::world::World;
 use crate::buf::ReadBuf;
 use crate::engine::object::range_of;
@@ -37,6 +37,38 @@ impl World {
             && self.writes.is_empty()
             && self.engine.pausing.is_empty()
             && self.shelf.waiting().is_none()
+    }
+
+    /// No flush waits for nothing but what was written after it. Where a batch takes only so many bytes, what was joined
+    /// is sent in several, and a flush may wait for all of them.
+    fn check_flushes(&self) {
+        let waiting = &self.oracle.flushes;
+        let is_cut = self.setup.write_bytes_max < LEN as u64;
+        if waiting.is_empty() || is_cut || !self.writes.is_empty() {
+            return;
+        }
+        let mut dirty = [0; LEN];
+        for (_, entry) in &self.engine.windows {
+            let guard = TestShelf::lock(&entry.slot);
+            for (span, extent) in guard.iter() {
+                if extent.state.kind() == BufferState::Dirty {
+                    let mut found = ReadBuf::default();
+                    assert!(guard.collect(span, Access::Quiet, &mut found));
+                    let (start, _) = self.part_of(range_of(entry.index, span).unwrap());
+                    for (nth, byte) in found.to_vec().iter().enumerate() {
+                        dirty[start + nth] = bit(tag_of(*byte, start + nth));
+                    }
+                }
+            }
+        }
+        for (waiter, look) in waiting {
+            let mut cells = dirty.iter().zip(look.promised);
+            assert!(
+                cells.any(|(dirty, promised)| dirty & look.acknowledged != 0
+                    || (*dirty != 0 && promised != 0)),
+                "flush {waiter:?} waits for what was written after it"
+            );
+        }
     }
 
     /// Whatever a caller could read now without waiting is what may be seen.
@@ -85,7 +117,9 @@ impl World {
             return;
         }
         self.repeat_ends();
+        self.oracle.check_crash(&self.store.tags());
         self.check_sight();
+        self.check_flushes();
         let recount = match self.engine.audit() {
             Ok(recount) => recount,
             Err(failure) => panic!("{failure}"),

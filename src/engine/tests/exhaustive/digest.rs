@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 use twox_hash::XxHash3_64;
 
-use super::oracle::{Cells, INITIAL, LEN, ReadLook, TAGS, ZEROS, bit, tag_of};
+use super::looks::ReadLook;
+use super::oracle::{Cells, INITIAL, LEN, TAGS, ZEROS, bit, tag_of};
 use super::world::World;
 use crate::buf::ReadBuf;
 use crate::engine::extent::{Extent, ExtentState, OpId, Written};
@@ -21,40 +22,6 @@ use crate::engine::set::{Op, OpWaiters};
 use crate::engine::tests::shelf::TestShelf;
 use crate::engine::window::{Charge, Span, Window};
 use crate::engine::{Access, BufferState, Shelf, WaiterId};
-
-/// The fields of the engine, so that a new one is not left out unseen.
-#[cfg(test)]
-pub(super) const FIELDS: [&str; 29] = [
-    "shelf",
-    "options",
-    "limits",
-    "objects",
-    "by_ref",
-    "windows",
-    "ops",
-    "last_op",
-    "reads",
-    "writes",
-    "flushes",
-    "drops",
-    "actions",
-    "evictor",
-    "aging",
-    "urgent",
-    "demand",
-    "pausing",
-    "unstored",
-    "was_unstored",
-    "idle",
-    "last_idle",
-    "emptied",
-    "writebacks_in_flight",
-    "contexts",
-    "purse",
-    "last_error",
-    "is_fenced",
-    "unanswered",
-];
 
 /// The tags of the bytes in `span` of window `index`, none where the extent has none.
 fn tags_in(world: &World, window: &Window, (index, span): (u64, Span), extent: &Extent) -> Vec<u8> {
@@ -441,6 +408,8 @@ impl<'a> Code<'a> {
         self.put_cells(&oracle.cut, unanswered);
         self.put_cells(&oracle.stale, live);
         self.put_cells(&oracle.walled, self.may_land);
+        self.put_cells(&oracle.flushed, self.may_land);
+        self.put_tags(oracle.through, unanswered);
         self.put_flags(&[oracle.may_seem_absent]);
         self.put_tags(oracle.acknowledged, live);
         for tag in (0..TAGS).filter(|tag| live & bit(*tag) != 0) {
@@ -470,6 +439,7 @@ impl<'a> Code<'a> {
         for (waiter, look) in &oracle.flushes {
             self.put_waiter(*waiter);
             self.put_flags(&[look.was_clean]);
+            self.put_tags(look.acknowledged, live);
             for promised in look.promised {
                 // What must not be in the store when it is answered.
                 let older = (0..TAGS)

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::looks::{Deletes, DropLook, FlushLook, ReadLook, Sight, View};
 use crate::engine::WaiterId;
 
 /// The length of the object under test.
@@ -45,83 +46,6 @@ pub(super) fn tag_of(byte: u8, at: usize) -> usize {
     tag
 }
 
-/// The state of all bytes at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Sight {
-    allowed: Cells,
-    may_be_absent: bool,
-    must_be_absent: bool,
-}
-
-/// What the store shows to who asks it now.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    pub(super) cells: Cells,
-    pub(super) is_absent: bool,
-    /// Nothing is on its way there.
-    pub(super) is_settled: bool,
-}
-
-/// A read that waits.
-#[derive(Clone, Debug)]
-pub(super) struct ReadLook {
-    pub(super) part: Part,
-    pub(super) deliver: bool,
-    pub(super) has_waited: bool,
-    /// How many writes were asked before it. A read behind a write may find in memory what one before it waits for.
-    pub(super) writes_before: usize,
-    /// All that was to be seen of its bytes since it was asked, without what other moments show as well.
-    pub(super) seen: Vec<Cells>,
-    pub(super) may_be_absent: bool,
-    pub(super) must_be_absent: bool,
-}
-
-impl ReadLook {
-    fn note(&mut self, sight: &Sight) {
-        self.may_be_absent |= sight.may_be_absent;
-        self.must_be_absent &= sight.must_be_absent;
-        let mut allowed = [0; LEN];
-        let (start, end) = self.part;
-        allowed[start..end].copy_from_slice(&sight.allowed[start..end]);
-        if self.seen.iter().any(|seen| is_within(&allowed, seen)) {
-            return;
-        }
-        self.seen.retain(|seen| !is_within(seen, &allowed));
-        self.seen.push(allowed);
-    }
-}
-
-fn is_within(inner: &Cells, outer: &Cells) -> bool {
-    inner
-        .iter()
-        .zip(outer)
-        .all(|(inner, outer)| inner & !outer == 0)
-}
-
-/// A flush that waits.
-#[derive(Clone, Debug)]
-pub(super) struct FlushLook {
-    /// What was acknowledged when it was asked, and not dropped since.
-    pub(super) promised: Cells,
-    pub(super) was_clean: bool,
-}
-
-/// A discard or truncation that waits.
-#[derive(Clone, Debug)]
-pub(super) struct DropLook {
-    pub(super) part: Part,
-    pub(super) deletes: Deletes,
-    pub(super) acknowledged: u16,
-}
-
-/// What the caller does in the store when its discard is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Deletes {
-    Nothing,
-    Range,
-    Tail,
-}
-
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub(super) struct Oracle {
@@ -142,6 +66,10 @@ pub(super) struct Oracle {
     pub(super) may_seem_absent: bool,
     /// What must not land any more: it was dropped, and the caller was told.
     pub(super) walled: Cells,
+    /// Writes that are not acknowledged before the store has them.
+    pub(super) through: u16,
+    /// What a flush has told to be replaced in the store: a crash at any moment must not find it there again.
+    pub(super) flushed: Cells,
     /// By journal entry, which has the number of its write: the places that it still holds.
     pub(super) journal: BTreeMap<usize, u16>,
     pub(super) writes: BTreeMap<WaiterId, usize>,
@@ -164,6 +92,8 @@ impl Oracle {
             stale: [0; LEN],
             may_seem_absent: false,
             walled: [0; LEN],
+            through: 0,
+            flushed: [0; LEN],
             journal: BTreeMap::new(),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -306,6 +236,7 @@ impl Oracle {
         let look = FlushLook {
             promised,
             was_clean,
+            acknowledged: self.acknowledged,
         };
         self.flushes.insert(waiter, look);
     }
@@ -339,6 +270,7 @@ impl Oracle {
             self.walled[at] |= look.acknowledged;
             if look.deletes != Deletes::Nothing {
                 self.stale[at] = 0;
+                self.flushed[at] = 0;
             }
         }
         look
@@ -464,12 +396,37 @@ impl Oracle {
         );
         for (at, promised) in look.promised.iter().enumerate() {
             for tag in (0..self.tags).filter(|tag| promised & bit(*tag) != 0) {
-                assert!(
-                    self.before[tag] & bit(stored[at]) == 0,
-                    "write {tag} is not in the store at {at} after a flush, but {}",
-                    stored[at]
-                );
+                self.must_be_stored(tag, at, stored);
             }
+        }
+    }
+
+    /// A write is acknowledged; if it was written through, the store has it.
+    pub(super) fn end_through(&mut self, tag: usize, stored: &[usize; LEN]) {
+        let (start, end) = self.parts[tag];
+        for at in start..end {
+            if self.through & bit(tag) != 0 && self.cut[at] & bit(tag) == 0 {
+                self.must_be_stored(tag, at, stored);
+            }
+        }
+    }
+
+    fn must_be_stored(&mut self, tag: usize, at: usize, stored: &[usize; LEN]) {
+        assert!(
+            self.before[tag] & bit(stored[at]) == 0,
+            "write {tag} is not in the store at {at} after a flush, but {}",
+            stored[at]
+        );
+        self.flushed[at] |= self.before[tag];
+    }
+
+    /// The process ends here: what the store holds is all that is left.
+    pub(super) fn check_crash(&self, stored: &[usize; LEN]) {
+        for (at, (flushed, stored)) in self.flushed.iter().zip(stored).enumerate() {
+            assert!(
+                flushed & bit(*stored) == 0,
+                "a crash finds write {stored} at {at}, though a later one was flushed"
+            );
         }
     }
 

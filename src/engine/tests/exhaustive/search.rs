@@ -227,13 +227,14 @@ pub(super) fn search(
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         go_through(start, depth, seen, &mut frames)
     }));
-    outcome.map_err(|_| {
-        let path: Vec<String> = frames
-            .iter()
-            .map(|frame| (frame.made - 1).to_string())
-            .collect();
-        replay(number, start, depth, &path.join(","))
-    })
+    match outcome {
+        Ok(tally) => Ok(tally),
+        Err(_) => {
+            let path = frames.iter().map(|frame| (frame.made - 1).to_string());
+            let path: Vec<String> = path.collect();
+            Err(replay(number, start, depth, &path.join(",")))
+        }
+    }
 }
 
 fn go_through(start: &Start, depth: Depth, seen: &mut Seen, frames: &mut Vec<Frame>) -> Tally {

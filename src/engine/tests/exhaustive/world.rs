@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cases::Setup;
-use super::oracle::{Cells, Deletes, LEN, Oracle, Part, View, bit, tag_of};
+use super::looks::{Deletes, View};
+use super::oracle::{Cells, LEN, Oracle, Part, bit, tag_of};
 use super::store::{Fetched, Store};
 use crate::engine::extent::OpId;
 use crate::engine::tests::make::{name, range, ranges_of};
 use crate::engine::tests::shelf::TestShelf;
-use crate::engine::{Action, EngineLimits, EngineOptions, Reply, SetEngine, WaiterId};
+use crate::engine::{Action, EngineLimits, EngineOptions, Reply, SetEngine, Shelf, WaiterId};
 use crate::error::{BackendError, CacheError};
 use crate::io::{BackendWrite, Capabilities, JournalNotice};
 use crate::request::{ObjectExtent, Shape};
@@ -74,6 +75,9 @@ impl World {
         let shelf = TestShelf::default();
         shelf.set_bounds(setup.bounds);
         shelf.set_copies_on_write(setup.copies_on_write);
+        // There were flushes before, so that an epoch can be one too low.
+        shelf.end_epoch();
+        shelf.end_epoch();
         let options = EngineOptions {
             shape: Shape {
                 prefix: "vol".to_owned(),
@@ -339,6 +343,9 @@ impl World {
                 if let Some(tag) = self.oracle.writes.remove(&waiter) {
                     let is_store_error = matches!(result, Err(CacheError::WriteBack { .. }));
                     assert!(result.is_ok() || is_store_error, "{result:?}");
+                    if result.is_ok() {
+                        self.oracle.end_through(tag, &self.store.tags());
+                    }
                     self.oracle.enter(tag);
                 } else {
                     assert_eq!(result, Ok(()));
@@ -402,6 +409,7 @@ impl World {
             }
         }
         self.store.write(cells);
+        self.oracle.check_crash(&self.store.tags());
         if !is_late {
             self.given_up.clear();
         }
