@@ -62,6 +62,8 @@ pub(super) struct FlushLook {
     /// What was acknowledged when it was asked, and not dropped since.
     pub(super) promised: Cells,
     pub(super) was_clean: bool,
+    /// Whether some of that was dropped since. What was joined with it by then still counts as old.
+    pub(super) was_cut: bool,
     /// All writes that were acknowledged when it was asked.
     pub(super) acknowledged: u16,
 }

@@ -236,6 +236,7 @@ impl Oracle {
         let look = FlushLook {
             promised,
             was_clean,
+            was_cut: false,
             acknowledged: self.acknowledged,
         };
         self.flushes.insert(waiter, look);
@@ -248,6 +249,7 @@ impl Oracle {
             self.held[at] = 0;
             self.cut[at] |= unanswered;
             for flush in self.flushes.values_mut() {
+                flush.was_cut |= flush.promised[at] != 0;
                 flush.promised[at] = 0;
             }
         }
