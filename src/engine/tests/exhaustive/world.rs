@@ -401,6 +401,12 @@ impl World {
     /// Puts bytes of a writeback into the store.
     pub(super) fn land(&mut self, cells: &[(usize, usize)], is_late: bool) {
         let tags = self.store.tags();
+        if is_late && self.store.has_hidden_parent() {
+            // What is copied with it changes late, too.
+            for (at, old) in tags.iter().enumerate().take(self.store.parent_len()) {
+                self.oracle.note_late_landing(at, *old);
+            }
+        }
         for (at, tag) in cells {
             if is_late {
                 self.oracle.note_late_landing(*at, tags[*at]);
