@@ -147,6 +147,10 @@ impl World {
             lost >= dirty.cast_unsigned(),
             "a purge tells less than it lost"
         );
+        assert!(
+            self.oracle.flushes.is_empty(),
+            "a flush waits for what a purge dropped"
+        );
     }
 
     fn forsake(&mut self) {

@@ -65,7 +65,7 @@ impl World {
             let mut cells = dirty.iter().zip(look.promised);
             assert!(
                 look.was_cut
-                    || cells.any(|(dirty, promised)| dirty & look.acknowledged != 0
+                    || cells.any(|(dirty, promised)| dirty & look.asked != 0
                         || (*dirty != 0 && promised != 0)),
                 "flush {waiter:?} waits for what was written after it"
             );

@@ -439,7 +439,7 @@ impl<'a> Code<'a> {
         for (waiter, look) in &oracle.flushes {
             self.put_waiter(*waiter);
             self.put_flags(&[look.was_clean, look.was_cut]);
-            self.put_tags(look.acknowledged, live);
+            self.put_tags(look.asked, live);
             for promised in look.promised {
                 // What must not be in the store when it is answered.
                 let older = (0..TAGS)

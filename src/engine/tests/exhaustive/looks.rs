@@ -64,8 +64,8 @@ pub(super) struct FlushLook {
     pub(super) was_clean: bool,
     /// Whether some of that was dropped since. What was joined with it by then still counts as old.
     pub(super) was_cut: bool,
-    /// All writes that were acknowledged when it was asked.
-    pub(super) acknowledged: u16,
+    /// All writes that were asked before it.
+    pub(super) asked: u16,
 }
 
 /// A discard or truncation that waits.

@@ -237,7 +237,10 @@ impl Oracle {
             promised,
             was_clean,
             was_cut: false,
-            acknowledged: self.acknowledged,
+            asked: self
+                .asked
+                .iter()
+                .fold(self.acknowledged, |all, asked| all | asked),
         };
         self.flushes.insert(waiter, look);
     }
