@@ -33,7 +33,7 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     /// Drops what lies past `size_bytes` of the object, as `discard` does (rule S-06). What is known of the rest
-    /// stays known.
+    /// stays known, unless a write that is not known to be stored may have made the object.
     pub(crate) fn truncate(
         &mut self,
         now: Moment,
@@ -46,6 +46,13 @@ impl<S: Shelf> SetEngine<S> {
         if let (Some(number), Some(range)) =
             (number, ByteRange::between(size_bytes, OFFSET_BYTES_MAX))
         {
+            if let Some(object) = self.objects.get_mut(number)
+                && object.absent
+                && (!object.writebacks.is_empty() || object.retry.is_some())
+            {
+                object.absent = false;
+                object.complete = false;
+            }
             self.drop_range(number, range, &mut dropping);
         }
         self.wait_for_drops(now, waiter, dropping);

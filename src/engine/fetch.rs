@@ -82,9 +82,11 @@ impl<S: Shelf> SetEngine<S> {
         let Some(Op::Fetch(_)) = self.ops.get(&op) else {
             return;
         };
-        let Some(Op::Fetch(fetch)) = self.ops.remove(&op) else {
+        let Some(Op::Fetch(mut fetch)) = self.ops.remove(&op) else {
             return;
         };
+        // Who was asked first may have begun to wait for it last.
+        fetch.waiters.reads.sort_unstable();
         if let Some(object) = self.objects.get_mut(fetch.object) {
             object.fetches.remove(&op);
             object.cut_fetches.remove(&op);
@@ -139,7 +141,8 @@ impl<S: Shelf> SetEngine<S> {
         let is_news = self
             .objects
             .get(fetch.object)
-            .is_some_and(|object| !object.complete);
+            .is_some_and(|object| !object.complete)
+            && !self.carries_what_is_gone(fetch.object);
         self.edit(fetch.window, |window| window.cancel_fetch(fetch.span, op));
         if fetch.trusts_absence && is_news {
             let Some(object) = self.objects.get_mut(fetch.object) else {
@@ -163,6 +166,17 @@ impl<S: Shelf> SetEngine<S> {
                 self.attempt_read(now, waiter, None);
             }
         }
+    }
+
+    /// Whether a writeback of the object is under way that carries bytes which are no longer here. Once it lands, the
+    /// object exists, and not all that is in it is here: that it did not exist before proves nothing (rule R-08).
+    fn carries_what_is_gone(&self, object: usize) -> bool {
+        self.objects.get(object).is_some_and(|known| {
+            known.windows.values().any(|window| {
+                self.look(*window, super::window::Window::has_overtaken)
+                    .unwrap_or(false)
+            })
+        })
     }
 
     /// Drops what is cached of an absent object if none of it holds bytes (rule R-09).

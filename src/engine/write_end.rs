@@ -33,9 +33,10 @@ impl<S: Shelf> SetEngine<S> {
         let Some(Op::WriteBack(_)) = self.ops.get(&op) else {
             return;
         };
-        let Some(Op::WriteBack(ended)) = self.ops.remove(&op) else {
+        let Some(Op::WriteBack(mut ended)) = self.ops.remove(&op) else {
             return;
         };
+        ended.waiters.reads.sort_unstable();
         self.writebacks_in_flight -= 1;
         let number = ended.object;
         let Some(object) = self.objects.get_mut(number) else {

@@ -262,3 +262,84 @@ fn a_failed_fetch_does_not_hide_that_the_object_is_absent() {
     assert_eq!(rig.read_error(second), expected);
     assert!(rig.states(1).is_empty());
 }
+
+/// A rig that knows object 1 not to exist, with bytes 4 to 8 of it on their way to the store.
+fn on_its_way(mut rig: Rig) -> Rig {
+    rig.write(1, 4, &pattern(1, 4, 4));
+    rig.flush();
+    rig
+}
+
+/// S-05
+#[test]
+fn absence_is_not_believed_while_dropped_bytes_are_on_their_way() {
+    for rig in [Rig::new(), reporting()] {
+        let mut rig = on_its_way(rig);
+        rig.discard(1, 4, 4);
+        let reader = rig.read(1, 3, 1);
+        let fetch = rig.only_fetch();
+        rig.end_fetch(fetch);
+        assert!(!rig.is_answered(reader), "it asks the store again");
+        rig.end_all_writes();
+        rig.end_all_fetches();
+        assert_eq!(rig.bytes(reader), [0]);
+        assert_eq!(rig.read_now(1, 4, 4), pattern(1, 4, 4));
+    }
+}
+
+/// R-08, S-06
+#[test]
+fn absence_is_forgotten_when_what_may_have_made_the_object_is_cut_off() {
+    let act: [fn(&mut Rig); 2] = [
+        |_| (),
+        |rig| {
+            let op = rig.only_write();
+            rig.fail_write(op, BackendError::Unavailable);
+        },
+    ];
+    for act in act {
+        let mut rig = reporting();
+        rig.read(1, 0, 10);
+        rig.end_all_fetches();
+        let mut rig = on_its_way(rig);
+        act(&mut rig);
+        rig.truncate(1, 2);
+        let reader = rig.read(1, 0, 2);
+        assert!(!rig.is_answered(reader));
+        rig.store_object(1, vec![0; 2]);
+        rig.end_all_fetches();
+        assert_eq!(rig.bytes(reader), [0; 2], "it asks the store");
+    }
+}
+
+///
+#[test]
+fn reads_that_wait_for_a_first_write_are_not_overtaken_once_absence_is_forgotten() {
+    let forget: [fn(&mut Rig); 3] = [
+        |rig| {
+            let op = *rig.write_backs.keys().next().unwrap();
+            rig.end_write(op);
+        },
+        |rig| assert!(rig.release() > 0),
+        |rig| rig.step(|engine, _| engine.clear_nonexistence()),
+    ];
+    for forget in forget {
+        let mut rig = rig_over_parent();
+        rig.flush();
+        rig.write(1, 200, &pattern(1, 200, 10));
+        rig.flush();
+        let first = rig.read(1, 120, 40);
+        forget(&mut rig);
+        let second = rig.read(1, 120, 40);
+        rig.end_all_fetches();
+        rig.end_all_writes();
+        rig.end_all_fetches();
+        let order: Vec<_> = rig
+            .answered
+            .iter()
+            .filter(|waiter| **waiter >= first)
+            .collect();
+        assert!(order.ends_with(&[&first, &second]), "{order:?}");
+        assert_eq!(rig.bytes(second), pattern(9, 120, 40));
+    }
+}

@@ -427,3 +427,21 @@ fn a_large_read_costs_as_much_for_each_of_its_fetches_however_many_they_are() {
     let (few, many) = (cost(64), cost(512));
     assert!(many <= 9 * few, "{many} locks against {few}");
 }
+
+/// R-04, S-05
+#[test]
+fn a_read_that_has_to_fetch_anew_is_not_overtaken_by_an_equal_one() {
+    let mut rig = Rig::new();
+    rig.store_object(1, pattern(1, 0, 2 * WINDOW));
+    let first = rig.read(1, WINDOW - 3, 6);
+    let ops: Vec<_> = rig.fetches.keys().copied().collect();
+    rig.end_fetch(ops[0]);
+    rig.discard(1, WINDOW - 2, 4);
+    let second = rig.read(1, WINDOW - 3, 6);
+    let anew = *rig.fetches.keys().last().unwrap();
+    rig.end_fetch(ops[1]);
+    let last = *rig.fetches.keys().last().unwrap();
+    rig.end_fetch(last);
+    rig.end_fetch(anew);
+    assert_eq!(rig.answered[rig.answered.len() - 2..], [first, second]);
+}

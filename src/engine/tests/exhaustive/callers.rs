@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::oracle::{Deletes, LEN, Part, byte};
+use super::looks::Deletes;
+use super::oracle::{LEN, Part, bit, byte};
 use super::world::{World, limits};
 use crate::engine::tests::make::tid_of;
 use crate::engine::{BufferState, Demand, WaiterId};
@@ -67,6 +68,8 @@ impl World {
             }
             Op::Through => {
                 let through = !self.engine.limits.write_through;
+                // Writes under way may count as either.
+                self.oracle.through = 0;
                 let limits = limits(&self.setup, through);
                 self.step(|engine, now| engine.set_limits(now, limits));
             }
@@ -105,6 +108,9 @@ impl World {
         if is_journaled {
             self.oracle.note_journaled(tag);
         }
+        if self.engine.limits.write_through {
+            self.oracle.through |= bit(tag);
+        }
         let request = WriteRequest {
             extents: vec![self.extent(part)],
             data: Bytes::from(self.bytes(tag, part)),
@@ -140,6 +146,10 @@ impl World {
         assert!(
             lost >= dirty.cast_unsigned(),
             "a purge tells less than it lost"
+        );
+        assert!(
+            self.oracle.flushes.is_empty(),
+            "a flush waits for what a purge dropped"
         );
     }
 

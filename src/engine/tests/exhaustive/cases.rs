@@ -32,6 +32,8 @@ pub(super) struct Setup {
     pub(super) bounds: Bounds,
     /// Where the cells lie in the object.
     pub(super) base: u64,
+    /// Whether three things are asked of it.
+    is_core: bool,
 }
 
 const NO_BOUNDS: Bounds = Bounds {
@@ -51,19 +53,25 @@ const PLAIN: Setup = Setup {
     writebacks_in_flight: 8,
     bounds: NO_BOUNDS,
     base: 0,
+    is_core: false,
 };
 
 /// The kinds of sets and stores.
 pub(super) const SETUPS: [Setup; 9] = [
-    PLAIN,
+    Setup {
+        is_core: true,
+        ..PLAIN
+    },
     Setup {
         name: "scattered",
+        is_core: true,
         scattered_writes: true,
         missing: Missing::NotFound,
         ..PLAIN
     },
     Setup {
         name: "over a parent",
+        is_core: true,
         copies_on_write: true,
         has_parent: true,
         missing: Missing::NotFound,
@@ -162,8 +170,41 @@ pub(super) fn starts() -> Vec<Start> {
     starts
 }
 
-/// All that may be asked. What comes first is asked at every depth.
-pub(super) const OPS: [Op; 28] = [
+/// From what callers choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Vocabulary {
+    All,
+    Core,
+}
+
+impl Vocabulary {
+    pub(super) const ALL: [Self; 2] = [Self::All, Self::Core];
+
+    pub(super) const fn ops(self) -> &'static [Op] {
+        match self {
+            Self::All => &OPS,
+            Self::Core => &CORE,
+        }
+    }
+}
+
+/// What is asked three times.
+const CORE: [Op; 11] = [
+    Op::Read(AROUND),
+    Op::Write(MAIN),
+    Op::Flush,
+    Op::Discard(MAIN),
+    Op::Release,
+    Op::Write(RIGHT_EDGE),
+    Op::Read(MAIN),
+    Op::FlushPart(MAIN),
+    Op::Truncate(SHORT),
+    Op::Forsake,
+    Op::ClearNonexistence,
+];
+
+/// All that may be asked.
+const OPS: [Op; 28] = [
     Op::Read(AROUND),
     Op::Write(MAIN),
     Op::Flush,
@@ -195,6 +236,16 @@ pub(super) const OPS: [Op; 28] = [
 ];
 
 impl Start {
+    /// Whether the same kind of set lies over the same store.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.setup.name, self.stored) == (other.setup.name, other.stored)
+    }
+
+    /// Whether three things are asked from here on.
+    pub(super) fn is_core(&self) -> bool {
+        self.setup.is_core
+    }
+
     pub(super) fn describe(&self) -> String {
         format!(
             "{} set, {:?} bytes stored, {:?} cached",

@@ -2,10 +2,15 @@
 
 use bytes::Bytes;
 
-use super::oracle::LEN;
+use super::oracle::{LEN, bit, tag_of};
 use super::world::World;
-use crate::engine::{BufferState, Charge};
+use crate::buf::ReadBuf;
+use crate::engine::extent::ExtentState;
+use crate::engine::object::range_of;
+use crate::engine::tests::shelf::TestShelf;
+use crate::engine::{Access, BufferState, Charge, Shelf};
 use crate::error::BackendError;
+use crate::request::Missing;
 
 impl World {
     /// Ends that come late or twice, and should change nothing.
@@ -35,6 +40,74 @@ impl World {
             && self.shelf.waiting().is_none()
     }
 
+    /// No flush waits for nothing but what was written after it. Where a batch takes only so many bytes, what was joined
+    /// is sent in several, and a flush may wait for all of them.
+    fn check_flushes(&self) {
+        let waiting = &self.oracle.flushes;
+        let is_cut = self.setup.write_bytes_max < LEN as u64;
+        if waiting.is_empty() || is_cut || !self.writes.is_empty() {
+            return;
+        }
+        let mut dirty = [0; LEN];
+        for (_, entry) in &self.engine.windows {
+            let guard = TestShelf::lock(&entry.slot);
+            for (span, extent) in guard.iter() {
+                if extent.state.kind() == BufferState::Dirty {
+                    let mut found = ReadBuf::default();
+                    assert!(guard.collect(span, Access::Quiet, &mut found));
+                    let (start, _) = self.part_of(range_of(entry.index, span).unwrap());
+                    for (nth, byte) in found.to_vec().iter().enumerate() {
+                        dirty[start + nth] = bit(tag_of(*byte, start + nth));
+                    }
+                }
+            }
+        }
+        for (waiter, look) in waiting {
+            let mut cells = dirty.iter().zip(look.promised);
+            assert!(
+                look.was_cut
+                    || cells.any(|(dirty, promised)| dirty & look.asked != 0
+                        || (*dirty != 0 && promised != 0)),
+                "flush {waiter:?} waits for what was written after it"
+            );
+        }
+    }
+
+    /// Whatever a caller could read now without waiting is what may be seen.
+    fn check_sight(&self) {
+        let view = self.view();
+        for (_, object) in &self.engine.objects {
+            let mut gaps = [true; LEN];
+            let mut holds_nothing = true;
+            for (index, number) in &object.windows {
+                let guard = TestShelf::lock(&self.engine.windows[*number].slot);
+                holds_nothing &= guard.holds_nothing();
+                for (span, extent) in guard.iter() {
+                    let part = self.part_of(range_of(*index, span).unwrap());
+                    gaps[part.0..part.1].fill(false);
+                    if extent.slab.is_some() || *extent.state == ExtentState::Zero {
+                        let mut found = ReadBuf::default();
+                        assert!(guard.collect(span, Access::Quiet, &mut found));
+                        self.oracle.check_now(part, &found.to_vec(), view);
+                    }
+                }
+            }
+            // Where a first write may copy, what is under way is waited for.
+            let waits = self.setup.copies_on_write && self.shelf.used().dirty > 0;
+            if object.complete && !waits {
+                for at in (0..LEN).filter(|at| gaps[*at]) {
+                    self.oracle.check_now((at, at + 1), &[0], view);
+                }
+                let is_reported =
+                    object.absent && holds_nothing && self.setup.missing == Missing::NotFound;
+                assert!(
+                    !is_reported || self.oracle.may_be_absent(view),
+                    "the object is known not to exist"
+                );
+            }
+        }
+    }
+
     pub(super) fn check(&mut self) {
         self.oracle.note_waiting();
         if self.shelf.used().dirty > 0 {
@@ -46,6 +119,9 @@ impl World {
             return;
         }
         self.repeat_ends();
+        self.oracle.check_crash(&self.store.tags());
+        self.check_sight();
+        self.check_flushes();
         let recount = match self.engine.audit() {
             Ok(recount) => recount,
             Err(failure) => panic!("{failure}"),

@@ -4,8 +4,9 @@
 //! Every write has a tag. A set of tags is a bit mask. A byte either holds one of its `held` tags, or, where the cache
 //! holds none of the callers' bytes, what the store shows; and besides any write that is asked and not yet answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::looks::{Deletes, DropLook, FlushLook, ReadLook, Sight, View};
 use crate::engine::WaiterId;
 
 /// The length of the object under test.
@@ -20,7 +21,7 @@ pub(super) const ZEROS: usize = 0;
 /// What the store, or the object's parent, held in the beginning.
 pub(super) const INITIAL: usize = 1;
 /// There are fewer writes than this.
-const TAGS: usize = 16;
+pub(super) const TAGS: usize = 16;
 
 pub(super) const fn bit(tag: usize) -> u16 {
     1 << tag
@@ -45,82 +46,35 @@ pub(super) fn tag_of(byte: u8, at: usize) -> usize {
     tag
 }
 
-/// The state of all bytes at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-struct Sight {
-    allowed: Cells,
-    may_be_absent: bool,
-    must_be_absent: bool,
-}
-
-/// What the store shows to who asks it now.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    pub(super) cells: Cells,
-    pub(super) is_absent: bool,
-    /// Nothing is on its way there.
-    pub(super) is_settled: bool,
-}
-
-/// A read that waits.
-#[derive(Clone, Hash, Debug)]
-struct ReadLook {
-    part: Part,
-    deliver: bool,
-    has_waited: bool,
-    /// All that was to be seen since it was asked.
-    sights: BTreeSet<Sight>,
-}
-
-/// A flush that waits.
-#[derive(Clone, Hash, Debug)]
-struct FlushLook {
-    /// What was acknowledged when it was asked, and not dropped since.
-    promised: Cells,
-    was_clean: bool,
-}
-
-/// A discard or truncation that waits.
-#[derive(Clone, Hash, Debug)]
-pub(super) struct DropLook {
-    pub(super) part: Part,
-    pub(super) deletes: Deletes,
-    acknowledged: u16,
-}
-
-/// What the caller does in the store when its discard is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Deletes {
-    Nothing,
-    Range,
-    Tail,
-}
-
 /// See the [module](self).
-#[derive(Clone, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Oracle {
-    tags: usize,
-    acknowledged: u16,
+    pub(super) tags: usize,
+    pub(super) acknowledged: u16,
     /// By write: what was acknowledged when it was asked, which is all that it must not give way to.
-    before: [u16; TAGS],
-    parts: [Part; TAGS],
-    contexts: [u64; TAGS],
+    pub(super) before: [u16; TAGS],
+    pub(super) parts: [Part; TAGS],
+    pub(super) contexts: [u64; TAGS],
     /// What was acknowledged and not dropped.
-    held: Cells,
+    pub(super) held: Cells,
     /// What was asked and is not answered.
-    asked: Cells,
+    pub(super) asked: Cells,
     /// Writes whose bytes were dropped at these places while they were unanswered.
-    cut: Cells,
+    pub(super) cut: Cells,
     /// What may be there as well, where nothing is held.
-    stale: Cells,
-    may_seem_absent: bool,
+    pub(super) stale: Cells,
+    pub(super) may_seem_absent: bool,
     /// What must not land any more: it was dropped, and the caller was told.
-    walled: Cells,
+    pub(super) walled: Cells,
+    /// Writes that are not acknowledged before the store has them.
+    pub(super) through: u16,
+    /// What a flush has told to be replaced in the store: a crash at any moment must not find it there again.
+    pub(super) flushed: Cells,
     /// By journal entry, which has the number of its write: the places that it still holds.
-    journal: BTreeMap<usize, u16>,
+    pub(super) journal: BTreeMap<usize, u16>,
     pub(super) writes: BTreeMap<WaiterId, usize>,
-    reads: BTreeMap<WaiterId, ReadLook>,
-    flushes: BTreeMap<WaiterId, FlushLook>,
+    pub(super) reads: BTreeMap<WaiterId, ReadLook>,
+    pub(super) flushes: BTreeMap<WaiterId, FlushLook>,
     pub(super) drops: BTreeMap<WaiterId, DropLook>,
 }
 
@@ -138,6 +92,8 @@ impl Oracle {
             stale: [0; LEN],
             may_seem_absent: false,
             walled: [0; LEN],
+            through: 0,
+            flushed: [0; LEN],
             journal: BTreeMap::new(),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -154,6 +110,16 @@ impl Oracle {
                 held => held,
             };
         }
+        // Who truncates will cut the store's object there once he is answered.
+        let tails = self
+            .drops
+            .values()
+            .filter(|look| look.deletes == Deletes::Tail);
+        for look in tails {
+            for allowed in &mut allowed[look.part.0..look.part.1] {
+                *allowed |= bit(ZEROS);
+            }
+        }
         let nothing_held = self.held == [0; LEN];
         Sight {
             allowed,
@@ -169,8 +135,13 @@ impl Oracle {
     pub(super) fn note(&mut self, view: View) {
         let sight = self.sight(view);
         for look in self.reads.values_mut() {
-            look.sights.insert(sight);
+            look.note(&sight);
         }
+    }
+
+    /// Whether anybody waits who wants to know what may be seen.
+    pub(super) fn is_watched(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     /// A write is asked; its tag.
@@ -236,7 +207,10 @@ impl Oracle {
             part,
             deliver,
             has_waited: false,
-            sights: BTreeSet::new(),
+            writes_before: self.tags,
+            seen: Vec::new(),
+            may_be_absent: false,
+            must_be_absent: true,
         };
         self.reads.insert(waiter, look);
     }
@@ -262,6 +236,11 @@ impl Oracle {
         let look = FlushLook {
             promised,
             was_clean,
+            was_cut: false,
+            asked: self
+                .asked
+                .iter()
+                .fold(self.acknowledged, |all, asked| all | asked),
         };
         self.flushes.insert(waiter, look);
     }
@@ -273,6 +252,7 @@ impl Oracle {
             self.held[at] = 0;
             self.cut[at] |= unanswered;
             for flush in self.flushes.values_mut() {
+                flush.was_cut |= flush.promised[at] != 0;
                 flush.promised[at] = 0;
             }
         }
@@ -295,6 +275,7 @@ impl Oracle {
             self.walled[at] |= look.acknowledged;
             if look.deletes != Deletes::Nothing {
                 self.stale[at] = 0;
+                self.flushed[at] = 0;
             }
         }
         look
@@ -341,7 +322,10 @@ impl Oracle {
         let look = self.reads.remove(&waiter).expect("the read waits");
         if is_equal_order && look.has_waited {
             let earlier = self.reads.iter().find(|(other, known)| {
-                **other < waiter && known.part == look.part && known.has_waited
+                **other < waiter
+                    && known.part == look.part
+                    && known.has_waited
+                    && known.writes_before == look.writes_before
             });
             assert!(
                 earlier.is_none(),
@@ -349,10 +333,7 @@ impl Oracle {
             );
         }
         let Some(found) = found else {
-            assert!(
-                look.sights.iter().any(|sight| sight.may_be_absent),
-                "the object was said not to exist"
-            );
+            assert!(look.may_be_absent, "the object was said not to exist");
             return;
         };
         let wanted = if look.deliver {
@@ -366,26 +347,28 @@ impl Oracle {
             .enumerate()
             .map(|(at, byte)| bit(tag_of(*byte, look.part.0 + at)))
             .collect();
-        let is_seen = |sight: &Sight| {
-            let allowed = &sight.allowed[look.part.0..look.part.1];
+        let is_seen = |seen: &Cells| {
+            let allowed = &seen[look.part.0..look.part.1];
             tags.iter()
                 .zip(allowed)
                 .all(|(tag, allowed)| tag & allowed != 0)
         };
         assert!(
-            look.sights.iter().any(is_seen),
+            look.seen.iter().any(is_seen),
             "a read of {:?} found {found:?} where it may see only {:?}",
             look.part,
-            look.sights
+            look.seen
         );
     }
 
     /// Whether the object did not exist all the while that the read waited.
     pub(super) fn must_be_absent(&self, waiter: WaiterId) -> bool {
-        self.reads[&waiter]
-            .sights
-            .iter()
-            .all(|sight| sight.must_be_absent)
+        self.reads[&waiter].must_be_absent
+    }
+
+    /// Whether a read may be told now that there is no object.
+    pub(super) fn may_be_absent(&self, view: View) -> bool {
+        self.sight(view).may_be_absent
     }
 
     /// What is read at once, without a wait.
@@ -418,12 +401,37 @@ impl Oracle {
         );
         for (at, promised) in look.promised.iter().enumerate() {
             for tag in (0..self.tags).filter(|tag| promised & bit(*tag) != 0) {
-                assert!(
-                    self.before[tag] & bit(stored[at]) == 0,
-                    "write {tag} is not in the store at {at} after a flush, but {}",
-                    stored[at]
-                );
+                self.must_be_stored(tag, at, stored);
             }
+        }
+    }
+
+    /// A write is acknowledged; if it was written through, the store has it.
+    pub(super) fn end_through(&mut self, tag: usize, stored: &[usize; LEN]) {
+        let (start, end) = self.parts[tag];
+        for at in start..end {
+            if self.through & bit(tag) != 0 && self.cut[at] & bit(tag) == 0 {
+                self.must_be_stored(tag, at, stored);
+            }
+        }
+    }
+
+    fn must_be_stored(&mut self, tag: usize, at: usize, stored: &[usize; LEN]) {
+        assert!(
+            self.before[tag] & bit(stored[at]) == 0,
+            "write {tag} is not in the store at {at} after a flush, but {}",
+            stored[at]
+        );
+        self.flushed[at] |= self.before[tag];
+    }
+
+    /// The process ends here: what the store holds is all that is left.
+    pub(super) fn check_crash(&self, stored: &[usize; LEN]) {
+        for (at, (flushed, stored)) in self.flushed.iter().zip(stored).enumerate() {
+            assert!(
+                flushed & bit(*stored) == 0,
+                "a crash finds write {stored} at {at}, though a later one was flushed"
+            );
         }
     }
 

@@ -1,10 +1,10 @@
 //! Going through all orders of events, depth first.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::callers::Op;
-use super::cases::{OPS, Start};
+use super::cases::{Start, Vocabulary};
+use super::seen::{Seen, Visit};
 use super::world::{History, World};
 use crate::engine::BufferState;
 use crate::engine::extent::OpId;
@@ -15,10 +15,9 @@ use crate::error::BackendError;
 pub(super) struct Depth {
     /// How many operations are asked.
     pub(super) asked: usize,
-    /// From how many of [`OPS`] the first and later ones are taken.
-    pub(super) first_of: usize,
-    pub(super) later_of: usize,
-    /// How many things may go wrong.
+    /// Out of which.
+    pub(super) vocabulary: Vocabulary,
+    /// How many things may go wrong, at most one.
     pub(super) faults: usize,
 }
 
@@ -27,10 +26,21 @@ pub(super) struct Depth {
 pub(super) struct Tally {
     /// Worlds, no two of them equal.
     pub(super) worlds: u64,
+    /// Worlds met again with more left to ask, and so gone on from again.
+    pub(super) again: u64,
     /// Events, each made in one of them.
     pub(super) events: u64,
     /// Ways through from the beginning to where all is at rest.
     pub(super) ends: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.worlds += other.worlds;
+        self.again += other.again;
+        self.events += other.events;
+        self.ends += other.ends;
+    }
 }
 
 /// One thing that may happen next.
@@ -117,12 +127,8 @@ impl Run {
             events.push(Event::Time);
         }
         if may_ask {
-            let of = if self.asked == 0 {
-                self.depth.first_of
-            } else {
-                self.depth.later_of
-            };
-            events.extend(OPS.iter().take(of).map(|op| Event::Ask(*op)));
+            let ops = self.depth.vocabulary.ops();
+            events.extend(ops.iter().map(|op| Event::Ask(*op)));
         }
         events
     }
@@ -192,77 +198,89 @@ impl Run {
         }
     }
 
-    /// Makes the choices of a path. Returns how many events are possible then, none after the end.
-    fn follow(&mut self, path: &[u8]) -> usize {
-        let mut events = self.events();
-        for choice in path {
-            let event = events[usize::from(*choice)];
-            self.apply(event);
-            events = match event {
-                Event::End => Vec::new(),
-                _ => self.events(),
-            };
+    /// Whether nobody was here before with as much left to ask and to go wrong.
+    fn is_new_to(&self, seen: &mut Seen, tally: &mut Tally) -> bool {
+        let left = (self.depth.asked - self.asked, self.world.faults);
+        let visit = seen.visit(self.world.digest(), left);
+        tally.worlds += u64::from(visit == Visit::First);
+        tally.again += u64::from(visit == Visit::Further);
+        visit != Visit::Known
+    }
+}
+
+/// A world that is gone on from.
+struct Frame {
+    events: Vec<Event>,
+    /// How many of them were made.
+    made: usize,
+}
+
+/// Goes through everything that may follow `start` but what was `seen`, up to the first failure, of which it gives the
+/// history.
+pub(super) fn search(
+    number: usize,
+    start: &Start,
+    depth: Depth,
+    seen: &mut Seen,
+) -> Result<Tally, String> {
+    let mut frames = Vec::new();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        go_through(start, depth, seen, &mut frames)
+    }));
+    match outcome {
+        Ok(tally) => Ok(tally),
+        Err(_) => {
+            let path = frames.iter().map(|frame| (frame.made - 1).to_string());
+            let path: Vec<String> = path.collect();
+            Err(replay(number, start, depth, &path.join(",")))
         }
-        events.len()
-    }
-
-    fn digest(&self) -> u64 {
-        self.world.digest().wrapping_add(self.asked as u64)
     }
 }
 
-/// Goes through everything that may follow `start`. Fails with the history of the first failure.
-pub(super) fn search(number: usize, start: &Start, depth: Depth) -> Tally {
-    let mut path = Vec::new();
-    let outcome = catch_unwind(AssertUnwindSafe(|| go_through(start, depth, &mut path)));
-    outcome.unwrap_or_else(|_| {
-        let path: Vec<String> = path.iter().map(u8::to_string).collect();
-        replay(number, start, depth, &path.join(","))
-    })
-}
-
-fn go_through(start: &Start, depth: Depth, path: &mut Vec<u8>) -> Tally {
+fn go_through(start: &Start, depth: Depth, seen: &mut Seen, frames: &mut Vec<Frame>) -> Tally {
     let mut tally = Tally::default();
-    let mut seen: BTreeSet<u64> = BTreeSet::new();
-    let mut open: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(next) = open.pop() {
-        *path = next;
-        let mut run = Run::new(start, depth, None);
-        if let Some((last, before)) = path.split_last() {
-            run.follow(before);
-            run.world.checks = true;
-            let event = run.events()[usize::from(*last)];
-            run.apply(event);
-            tally.events += 1;
-            if matches!(event, Event::End) {
-                tally.ends += 1;
-                continue;
+    let first = Run::new(start, depth, None);
+    if !first.is_new_to(seen, &mut tally) {
+        return tally;
+    }
+    frames.push(Frame {
+        events: first.events(),
+        made: 0,
+    });
+    let mut at_hand = Some(first);
+    while let Some(top) = frames.last_mut() {
+        let Some(event) = top.events.get(top.made).copied() else {
+            frames.pop();
+            at_hand = None;
+            continue;
+        };
+        top.made += 1;
+        let mut run = at_hand.take().unwrap_or_else(|| {
+            let mut run = Run::new(start, depth, None);
+            let (_, before) = frames.split_last().expect("a frame");
+            for frame in before {
+                run.apply(frame.events[frame.made - 1]);
             }
-        }
+            run
+        });
         run.world.checks = true;
-        while seen.insert(run.digest()) {
-            tally.worlds += 1;
-            let events = run.events();
-            for choice in (1..events.len()).rev() {
-                let mut other = path.clone();
-                other.push(choice as u8);
-                open.push(other);
-            }
-            let Some(event) = events.first() else { break };
-            path.push(0);
-            run.apply(*event);
-            tally.events += 1;
-            if matches!(event, Event::End) {
-                tally.ends += 1;
-                break;
-            }
+        run.apply(event);
+        tally.events += 1;
+        if matches!(event, Event::End) {
+            tally.ends += 1;
+        } else if run.is_new_to(seen, &mut tally) {
+            frames.push(Frame {
+                events: run.events(),
+                made: 0,
+            });
+            at_hand = Some(run);
         }
     }
     tally
 }
 
-/// Makes one path again, checking each step, and fails with all that happened.
-pub(super) fn replay(number: usize, start: &Start, depth: Depth, choices: &str) -> Tally {
+/// Makes one path again, checking each step, and tells all that happened.
+pub(super) fn replay(number: usize, start: &Start, depth: Depth, choices: &str) -> String {
     let choices = choices.split(',').filter(|choice| !choice.is_empty());
     let path: Vec<u8> = choices.map(|choice| choice.parse().unwrap()).collect();
     let mut made = 0;
@@ -286,15 +304,14 @@ pub(super) fn replay(number: usize, start: &Start, depth: Depth, choices: &str) 
         .unwrap_or_default()
     });
     let path: Vec<String> = path.iter().take(made).map(u8::to_string).collect();
-    panic!(
-        "{}\n{}\n{}\nreplay with CACHALOT_PATH={number}/{}/{}/{}/{}:{} cargo test exhaustive",
+    format!(
+        "{}\n{}\n{}\nreplay with CACHALOT_PATH={number}/{}/{}/{}:{} cargo test exhaustive",
         start.describe(),
         history.borrow().join("\n"),
         text.unwrap_or_else(|| "all is well".to_owned()),
         depth.asked,
-        depth.first_of,
-        depth.later_of,
+        depth.vocabulary as usize,
         depth.faults,
         path.join(",")
-    );
+    )
 }

@@ -3,14 +3,14 @@
 use super::oracle::{INITIAL, LEN, Part, ZEROS, byte};
 
 /// See the [module](self).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Store {
     object: Option<Object>,
     /// The first write copies a parent of this length before it changes anything.
     parent_len: usize,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Debug)]
 struct Object {
     tags: [usize; LEN],
     len: usize,
@@ -52,6 +52,11 @@ impl Store {
         self.object
             .as_ref()
             .map_or([ZEROS; LEN], |object| object.tags)
+    }
+
+    /// The object's length, if there is one.
+    pub(super) fn len(&self) -> Option<usize> {
+        self.object.as_ref().map(|object| object.len)
     }
 
     /// The answer is short at the end of the object.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cases::Setup;
-use super::oracle::{Cells, Deletes, LEN, Oracle, Part, View, bit, tag_of};
+use super::looks::{Deletes, View};
+use super::oracle::{Cells, LEN, Oracle, Part, bit, tag_of};
 use super::store::{Fetched, Store};
 use crate::engine::extent::OpId;
 use crate::engine::tests::make::{name, range, ranges_of};
 use crate::engine::tests::shelf::TestShelf;
-use crate::engine::{Action, EngineLimits, EngineOptions, Reply, SetEngine, WaiterId};
+use crate::engine::{Action, EngineLimits, EngineOptions, Reply, SetEngine, Shelf, WaiterId};
 use crate::error::{BackendError, CacheError};
 use crate::io::{BackendWrite, Capabilities, JournalNotice};
 use crate::request::{ObjectExtent, Shape};
@@ -25,7 +26,7 @@ pub(super) type History = Rc<RefCell<Vec<String>>>;
 /// A fetch under way.
 #[derive(Clone, Debug)]
 pub(super) struct Fetching {
-    part: Part,
+    pub(super) part: Part,
     /// What the store held of it at any moment since it began.
     pub(super) versions: Vec<Fetched>,
 }
@@ -74,6 +75,9 @@ impl World {
         let shelf = TestShelf::default();
         shelf.set_bounds(setup.bounds);
         shelf.set_copies_on_write(setup.copies_on_write);
+        // There were flushes before, so that an epoch can be one too low.
+        shelf.end_epoch();
+        shelf.end_epoch();
         let options = EngineOptions {
             shape: Shape {
                 prefix: "vol".to_owned(),
@@ -170,8 +174,10 @@ impl World {
     }
 
     pub(super) fn note(&mut self) {
-        let view = self.view();
-        self.oracle.note(view);
+        if self.oracle.is_watched() {
+            let view = self.view();
+            self.oracle.note(view);
+        }
     }
 
     /// Does one thing to the engine, carries out its actions and checks everything.
@@ -340,6 +346,9 @@ impl World {
                 if let Some(tag) = self.oracle.writes.remove(&waiter) {
                     let is_store_error = matches!(result, Err(CacheError::WriteBack { .. }));
                     assert!(result.is_ok() || is_store_error, "{result:?}");
+                    if result.is_ok() {
+                        self.oracle.end_through(tag, &self.store.tags());
+                    }
                     self.oracle.enter(tag);
                 } else {
                     assert_eq!(result, Ok(()));
@@ -395,6 +404,12 @@ impl World {
     /// Puts bytes of a writeback into the store.
     pub(super) fn land(&mut self, cells: &[(usize, usize)], is_late: bool) {
         let tags = self.store.tags();
+        if is_late && self.store.has_hidden_parent() {
+            // What is copied with it changes late, too.
+            for (at, old) in tags.iter().enumerate().take(self.store.parent_len()) {
+                self.oracle.note_late_landing(at, *old);
+            }
+        }
         for (at, tag) in cells {
             if is_late {
                 self.oracle.note_late_landing(*at, tags[*at]);
@@ -403,6 +418,7 @@ impl World {
             }
         }
         self.store.write(cells);
+        self.oracle.check_crash(&self.store.tags());
         if !is_late {
             self.given_up.clear();
         }
