@@ -13,6 +13,7 @@ mod budget;
 mod door;
 #[cfg(model = "shuttle")]
 mod ledger;
+#[cfg(model = "shuttle")]
 mod watched;
 mod world;
 
@@ -100,12 +101,6 @@ fn run(scheduler: impl shuttle::scheduler::Scheduler + 'static, model: fn()) {
 }
 
 /// Goes through a model in every order, with all that the rules for atomics allow.
-#[cfg(model = "loom")]
-fn explore(_: usize, model: fn()) {
-    explore_all(model);
-}
-
-/// As [`explore`].
 #[cfg(model = "loom")]
 fn explore_all(model: fn()) {
     let mut builder = loom::model::Builder::new();
