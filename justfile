@@ -66,6 +66,18 @@ benches:
 peers *options:
     scripts/peers.sh {{options}}
 
+# What threads do to each other, under model checkers.
+models *name:
+    scripts/models.sh {{name}}
+
+# Real threads under ThreadSanitizer; needs nightly Rust with its sources.
+tsan:
+    scripts/tsan.sh
+
+# The engine's tests under Miri; needs nightly Rust. Takes long.
+miri *name:
+    scripts/miri.sh {{name}}
+
 # The tests notice faults that are put into the code; takes an hour or more.
 faults *options:
     scripts/faults.sh {{options}}

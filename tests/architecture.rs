@@ -137,7 +137,7 @@ impl Source {
     fn is_tests(&self) -> bool {
         self.path
             .split('/')
-            .any(|part| matches!(part, "tests" | "tests.rs" | "fuzz" | "fuzz.rs"))
+            .any(|part| matches!(part, "tests" | "tests.rs" | "models" | "fuzz" | "fuzz.rs"))
     }
 
     /// Its lines with their numbers, up to a module of tests.

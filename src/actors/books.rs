@@ -1,10 +1,9 @@
 //! Counters and gauges that many threads add to: each on a line of its own, summed when somebody looks.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use serde::{Deserialize, Serialize};
 
 use super::budget::{Padded, thread_number};
+use super::sync::atomic::{AtomicI64, Ordering};
 use crate::engine::{BufferState, Counter, Totals};
 
 /// How many lines the threads of a set or cache share.

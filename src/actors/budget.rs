@@ -18,9 +18,10 @@
 //! or raise the limit do so first and then look for who waits.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
-use parking_lot::Mutex;
+use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::{self, Mutex, thread_local};
 
 const SHARDS_MAX: usize = 16;
 
@@ -59,11 +60,10 @@ struct Spare(AtomicU64);
 impl Budget {
     /// A budget of which nothing is taken.
     pub(crate) fn new(limit: u64) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::with_shards(limit, threads)
+        Self::with_shards(limit, sync::threads())
     }
 
-    fn with_shards(limit: u64, threads: usize) -> Self {
+    pub(super) fn with_shards(limit: u64, threads: usize) -> Self {
         let shards = threads.clamp(1, SHARDS_MAX).next_power_of_two();
         let budget = Self {
             spare_max: Padded::default(),
@@ -268,10 +268,16 @@ thread_local! {
 
 /// A number for the calling thread, from 0 on, by which it finds its shard.
 pub(crate) fn thread_number() -> usize {
-    THREAD_NUMBER.get()
+    THREAD_NUMBER.with(Cell::get)
 }
 
+/// Lets the calling thread use another shard.
 #[cfg(test)]
+pub(super) fn act_as(number: usize) {
+    THREAD_NUMBER.with(|own| own.set(number));
+}
+
+#[cfg(all(test, not(any(model = "shuttle", model = "loom"))))]
 mod tests {
     use std::sync::atomic::AtomicBool;
     use std::sync::{Barrier, mpsc};
@@ -292,11 +298,6 @@ mod tests {
         1 << 40,
         u64::MAX,
     ];
-
-    /// Lets the calling thread use another shard.
-    fn act_as(number: usize) {
-        THREAD_NUMBER.set(number);
-    }
 
     #[test]
     fn the_limit_is_exact_to_the_last_byte() {
@@ -494,7 +495,8 @@ mod tests {
                     for round in (0..).take_while(|round| go_on(*round)) {
                         let amount = 1 + (round * 7919 + number as u64 * 104_729) % AMOUNT_MAX;
                         if take(amount) {
-                            sender.send(amount).unwrap();
+                            let sent = sender.send(amount);
+                            assert!(sent.is_ok(), "the receiver outlives its senders");
                         }
                         if round % 16 > 8 {
                             receiver.try_iter().for_each(give_back);

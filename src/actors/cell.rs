@@ -14,15 +14,15 @@
 
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
 
 use super::ledger::DIRTY_BUFFER_BYTES;
 use super::message::Completed;
 use super::shared::SetShared;
 use super::state::SetState;
+use super::sync::atomic::Ordering;
+use super::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, thread_local};
 use super::tell::tell;
 use crate::buf::ReadBuf;
 use crate::engine::{
@@ -100,10 +100,7 @@ pub(crate) enum Entered {
 impl SetShared {
     /// The window's cell, made when there is none.
     pub(super) fn open_cell(&self, key: &WindowKey) -> Arc<Cell> {
-        let windows = self.windows.pin();
-        windows
-            .get_or_insert_with(key.clone(), Arc::default)
-            .clone()
+        self.windows.pin().open(key.clone())
     }
 
     /// Appends the bytes of a range of an object to `out`, if all of it is in memory.
@@ -145,7 +142,7 @@ impl SetShared {
         out: &mut ReadBuf,
     ) -> bool {
         let windows = self.windows.pin();
-        let mut cells: SmallVec<[(&Arc<Cell>, _); 16]> = SmallVec::new();
+        let mut cells: SmallVec<[_; 16]> = SmallVec::new();
         for (index, span) in spans(range) {
             let key = WindowKey {
                 object: id.clone(),
@@ -269,12 +266,14 @@ impl SetShared {
 
     fn check_dirty_now_and_then(&self, bytes: u64) {
         let target = self.common.target_dirty_bytes();
-        let written = WRITTEN_BYTES.get() + bytes;
-        if written >= CHECK_BYTES.min(target / 8) {
-            WRITTEN_BYTES.set(0);
+        let is_due = WRITTEN_BYTES.with(|own| {
+            let written = own.get() + bytes;
+            let is_due = written >= CHECK_BYTES.min(target / 8);
+            own.set(if is_due { 0 } else { written });
+            is_due
+        });
+        if is_due {
             self.common.check_dirty();
-        } else {
-            WRITTEN_BYTES.set(written);
         }
     }
 

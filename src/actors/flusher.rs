@@ -64,8 +64,7 @@ impl FlusherActor {
     }
 
     /// Takes note of the sets that have become dirty.
-    fn adopt(&mut self) {
-        let dirtied = std::mem::take(&mut *self.common.dirtied.lock());
+    fn adopt(&mut self, dirtied: &[Weak<SetShared>]) {
         let now = self.common.clock.now();
         for set in dirtied.iter().filter_map(Weak::upgrade) {
             self.last_number += 1;
@@ -80,8 +79,8 @@ impl FlusherActor {
             self.looks_again = true;
             return;
         }
-        self.common.flusher_looks();
-        self.adopt();
+        let dirtied = self.common.flusher_looks();
+        self.adopt(&dirtied);
         let levels = self.levels();
         self.plan.begin(&levels);
         self.is_looking = true;

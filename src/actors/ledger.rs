@@ -8,11 +8,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use super::budget::Budget;
+use super::sync::Mutex;
+use super::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use crate::config::Limits;
 use crate::engine::{Charge, WaiterId};
 
@@ -218,7 +217,15 @@ impl Ledger {
             self.fetches_waiting.load(Ordering::Relaxed) == 0
                 && self.write_wants_room.load(Ordering::Relaxed) == 0
         };
-        is_passed_by_none && self.try_take(charge)
+        if !is_passed_by_none {
+            return false;
+        }
+        let is_taken = self.try_take(charge);
+        if !is_taken {
+            // For a moment a part of it was taken: that may be what a claim was refused for meanwhile.
+            self.serve_if_any_waits();
+        }
+        is_taken
     }
 
     fn try_take(&self, charge: Charge) -> bool {
@@ -258,11 +265,12 @@ impl Ledger {
                 budget.give_back(part);
             }
         }
-        // The budget sees to it that a claim which was refused before this room came back is seen here.
-        if self.writes_waiting.load(Ordering::Acquire)
-            + self.fetches_waiting.load(Ordering::Acquire)
-            > 0
-        {
+        self.serve_if_any_waits();
+    }
+
+    /// Room has come back. The budget sees to it that a claim which was refused before is seen here.
+    fn serve_if_any_waits(&self) {
+        if self.has_waiting() {
             self.serve();
         }
     }

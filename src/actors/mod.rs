@@ -17,6 +17,7 @@
 //! trimmer are told to end. Nothing else stops an actor; one that ends otherwise has failed, and its `Drop` answers for
 //! it.
 
+mod bell;
 mod books;
 mod budget;
 mod cell;
@@ -24,8 +25,11 @@ mod directory;
 mod driver;
 mod flusher;
 mod handlers;
+mod index;
 mod ledger;
 pub(crate) mod message;
+#[cfg(all(test, any(model = "shuttle", model = "loom")))]
+mod models;
 mod object_set;
 mod plan;
 mod shared;
@@ -33,6 +37,7 @@ mod shelf;
 mod state;
 mod stopping;
 mod stranded;
+mod sync;
 mod tell;
 mod trimmer;
 

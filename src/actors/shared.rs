@@ -1,18 +1,19 @@
 //! What the threads of callers and actors share: of the whole cache, and of one set.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use actix::Addr;
-use parking_lot::{Mutex, RwLock};
 
+use super::bell::Bell;
 use super::books::{Books, Counters};
-use super::cell::Cell;
 use super::flusher::FlusherActor;
+use super::index::Index;
 use super::ledger::{Claimant, Ledger};
 use super::message::{Completed, End, Wake};
 use super::object_set::ObjectSetActor;
 use super::state::{SetState, StateCell};
+use super::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
+use super::sync::{Mutex, RwLock};
 use super::tell::tell;
 use super::trimmer::TrimActor;
 use crate::backend::Backend;
@@ -39,11 +40,11 @@ pub(crate) struct Common {
     target_dirty_bytes: AtomicU64,
     is_write_through: AtomicBool,
     /// Sets that have become dirty since the flusher last looked.
-    pub(crate) dirtied: Mutex<Vec<Weak<SetShared>>>,
+    dirtied: Mutex<Vec<Weak<SetShared>>>,
     flusher: OnceLock<Addr<FlusherActor>>,
     trimmer: OnceLock<Addr<TrimActor>>,
-    flusher_is_woken: AtomicBool,
-    trimmer_is_woken: AtomicBool,
+    pub(super) flusher_bell: Bell,
+    trimmer_bell: Bell,
     /// The trimmer has taken all that there was, and nothing has come to its end since.
     nothing_to_trim: AtomicBool,
     /// What the trimmer found short, on its way to the flusher.
@@ -69,8 +70,8 @@ impl Common {
             dirtied: Mutex::default(),
             flusher: OnceLock::new(),
             trimmer: OnceLock::new(),
-            flusher_is_woken: AtomicBool::new(false),
-            trimmer_is_woken: AtomicBool::new(false),
+            flusher_bell: Bell::default(),
+            trimmer_bell: Bell::default(),
             nothing_to_trim: AtomicBool::new(false),
             short: AtomicU64::new(0),
             #[cfg(any(test, feature = "testkit"))]
@@ -124,8 +125,8 @@ impl Common {
 
     /// Wakes the flusher, unless it is about to look anyway.
     pub(crate) fn wake_flusher(&self) {
-        if let Some(flusher) = self.flusher.get()
-            && !self.flusher_is_woken.swap(true, Ordering::AcqRel)
+        if self.flusher_bell.ring()
+            && let Some(flusher) = self.flusher.get()
         {
             tell(flusher, Wake);
         }
@@ -133,22 +134,23 @@ impl Common {
 
     /// Wakes the trimmer, unless it is about to look anyway.
     pub(crate) fn wake_trimmer(&self) {
-        if let Some(trimmer) = self.trimmer.get()
-            && !self.trimmer_is_woken.swap(true, Ordering::AcqRel)
+        if self.trimmer_bell.ring()
+            && let Some(trimmer) = self.trimmer.get()
         {
             tell(trimmer, Wake);
         }
     }
 
-    /// The flusher looks now: whoever finds work after this wakes it again.
-    pub(crate) fn flusher_looks(&self) {
-        // Acquire: a waker that still found the flag up has its bytes in the books that are looked at after this.
-        self.flusher_is_woken.swap(false, Ordering::AcqRel);
+    /// The flusher looks now: whoever finds work after this wakes it again. Returns the sets that have become dirty
+    /// since it last looked.
+    pub(crate) fn flusher_looks(&self) -> Vec<Weak<SetShared>> {
+        self.flusher_bell.answer();
+        std::mem::take(&mut *self.dirtied.lock())
     }
 
     /// The trimmer looks now.
     pub(crate) fn trimmer_looks(&self) {
-        self.trimmer_is_woken.swap(false, Ordering::AcqRel);
+        self.trimmer_bell.answer();
     }
 
     /// Notes whether the trimmer had to leave more than it should.
@@ -216,7 +218,7 @@ pub(crate) struct SetShared {
     pub(crate) file_bytes: Option<u64>,
     pub(crate) common: Arc<Common>,
     pub(crate) books: Books,
-    pub(super) windows: papaya::HashMap<WindowKey, Arc<Cell>, foldhash::fast::RandomState>,
+    pub(super) windows: Index,
     pub(super) listed: Mutex<Vec<WindowKey>>,
     pub(super) cooled: Mutex<Vec<WindowKey>>,
     pub(super) epoch: AtomicU64,
@@ -249,11 +251,7 @@ impl SetShared {
             layout,
             file_bytes,
             books: Books::default(),
-            // Each index has a collector of its own: one that is dropped frees all that its collector holds.
-            windows: papaya::HashMap::builder()
-                .capacity(0)
-                .hasher(foldhash::fast::RandomState::default())
-                .build(),
+            windows: Index::default(),
             listed: Mutex::default(),
             cooled: Mutex::default(),
             common,
@@ -362,7 +360,7 @@ impl SetShared {
         let mut charge = more;
         let windows = self.windows.pin();
         let mut totals = Totals::default();
-        for (key, cell) in &windows {
+        windows.for_each(|key, cell| {
             let mut window = cell.lock();
             if !window.closed {
                 charge += window.settled().charge;
@@ -370,10 +368,8 @@ impl SetShared {
                 window.close();
             }
             // Another cell may have taken its place, if somebody else was here before.
-            windows
-                .remove_if(key, |_, known| Arc::ptr_eq(known, cell))
-                .ok();
-        }
+            windows.remove_if_same(key, cell);
+        });
         self.add_totals(&totals);
         self.common.ledger.give(charge);
         let objects = self.objects.swap(0, Ordering::Relaxed);

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use parking_lot::RwLockWriteGuard;
 
 use super::cell::Cell;
 use super::shared::SetShared;
+use super::sync::RwLockWriteGuard;
+use super::sync::atomic::Ordering;
 use crate::engine::{BufferState, Charge, Counter, Shelf, Totals, Window, WindowKey};
 use crate::types::{ByteRange, ObjectName, SnapId};
 

@@ -1,7 +1,6 @@
 //! Whether a set takes requests: one number, which every write through the door reads.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
+use super::sync::atomic::{AtomicU8, Ordering};
 use crate::error::CacheError;
 use crate::types::SetId;
 
@@ -60,7 +59,7 @@ impl SetState {
 pub(super) struct StateCell(AtomicU8);
 
 impl StateCell {
-    pub(super) const fn new(state: SetState) -> Self {
+    pub(super) fn new(state: SetState) -> Self {
         Self(AtomicU8::new(state as u8))
     }
 

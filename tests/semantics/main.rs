@@ -8,6 +8,7 @@
     reason = "helpers of tests fail loudly, and their numbers are small"
 )]
 
+mod brief;
 mod common;
 mod door;
 mod fencing;

@@ -1,7 +1,8 @@
 //! Everything at once on real threads, over a store that fails, delays and forgets to answer; every byte is compared.
 //!
 //! Each thread owns a region of each set's file and knows its exact content. All share blocks that are only ever written
-//! whole, with one tag: a read of two tags in one block is torn.
+//! whole, with one tag: a read of two tags in one block is torn. One more set is closed and opened again meanwhile: what
+//! it acknowledged is in the store once it has closed.
 
 #![expect(
     clippy::expect_used,
@@ -26,9 +27,10 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::brief::Brief;
 use super::common::{assert_nothing_left, audit};
 
-const THREADS: u64 = 3;
+pub(crate) const THREADS: usize = 6;
 const REGION_BYTES: usize = 700_000;
 const REGION_STRIDE: u64 = 1 << 20;
 /// The shared blocks of a set lie in an object of their own, some across its windows' edges.
@@ -243,21 +245,34 @@ fn block_offset(block: u64) -> u64 {
     ((block + 1) << 17) - 4096
 }
 
+/// Asks for something, and is gone before it is there, as callers are.
+fn give_up(region: &Region<'_>, dice: &mut StdRng) {
+    let (set, offset) = (region.set, block_offset(dice.random_range(0..BLOCKS)));
+    if dice.random() {
+        let read = set.read_at(region.start, REGION_BYTES as u64);
+        drop(super::common::poll_once(std::pin::pin!(read)));
+    } else {
+        let bytes = Bytes::from(vec![dice.random::<u8>(); BLOCK_BYTES]);
+        let write = set.write_object(shared_object(set), offset, bytes);
+        drop(super::common::poll_once(std::pin::pin!(write)));
+    }
+}
+
 fn act(region: &mut Region<'_>, dice: &mut StdRng) {
     match dice.random_range(0..100) {
         0..35 => region.write(dice),
-        35..70 => region.compare(dice),
+        35..68 => region.compare(dice),
+        68..70 => drop(block_on(
+            region
+                .set
+                .prefetch_at(region.start, REGION_BYTES as u64 / 4),
+        )),
         70..82 => write_block(region.set, dice),
         82..94 => check_block(region.set, dice),
         94..96 => region.flush(dice),
         96..98 => region.discard(dice),
         98 => drop(block_on(region.set.release()).unwrap()),
-        _ => {
-            // A read that is given up, as callers do.
-            let read = region.set.read_at(region.start, REGION_BYTES as u64);
-            let mut read = std::pin::pin!(read);
-            drop(super::common::poll_once(read.as_mut()));
-        }
+        _ => give_up(region, dice),
     }
 }
 
@@ -286,14 +301,15 @@ fn compare_store(regions: &[Region<'_>]) {
 }
 
 /// What changes and looks while the others work.
-fn operate(cache: &Cache, dice: &mut StdRng, until: Instant, is_over: &AtomicBool) {
-    while !is_over.load(Ordering::Relaxed) && !is_past(until) {
+fn operate(cache: &Cache, dice: &mut StdRng, is_over: impl Fn() -> bool, then: impl Fn()) {
+    while !is_over() {
         block_on(cache.set_limits(&limits(dice))).unwrap();
         block_on(cache.audit()).unwrap();
         block_on(cache.dump());
         let charged = cache.stats().charged;
         assert!(charged.dirty <= 700 << 10, "{charged:?}");
         drop(block_on(cache.flush_all()));
+        then();
     }
 }
 
@@ -338,7 +354,7 @@ fn start(seed: u64) -> (Arc<MemoryBackend>, FaultControl, Cache) {
     (memory, control, cache)
 }
 
-/// W-01, W-02, R-02, R-05, S-05, T-01, L-01, H-01, H-02, H-13, H-16, H-42, H-44, H-46
+/// W-01, W-02, R-02, R-05, S-05, T-01, L-01, L-03, H-01, H-02, H-13, H-16, H-42, H-44, H-46
 #[test]
 fn threads_that_do_everything_at_once_find_every_byte_where_it_belongs() {
     let (seed, seconds) = (
@@ -353,24 +369,29 @@ fn threads_that_do_everything_at_once_find_every_byte_where_it_belongs() {
         open(SetOptions::new("whole")),
         open(SetOptions::new("striped").layout(layout)),
     ];
+    let brief = Brief::new(&cache);
     let until = in_seconds(seconds);
-    let is_over = AtomicBool::new(false);
+    let is_ended = AtomicBool::new(false);
+    let is_over = || is_ended.load(Ordering::Relaxed) || is_past(until);
     let mut regions: Vec<Region<'_>> = std::thread::scope(|scope| {
-        let work = |thread: u64| {
-            let (sets, memory, is_over) = (&sets, &memory, &is_over);
+        let work = |thread: usize| {
+            let (sets, memory, brief, is_ended, is_over) =
+                (&sets, &memory, &brief, &is_ended, &is_over);
             move || {
-                let _end = EndOnPanic(is_over);
-                let mut dice = StdRng::seed_from_u64(seed ^ (thread + 1));
+                let _end = EndOnPanic(is_ended);
+                let mut dice = StdRng::seed_from_u64(seed ^ (thread as u64 + 1));
                 let region = |set| Region {
                     set,
                     memory,
-                    start: thread * REGION_STRIDE + 30_000,
+                    start: thread as u64 * REGION_STRIDE + 30_000,
                     content: vec![0; REGION_BYTES],
                 };
                 let mut own: Vec<Region<'_>> = sets.iter().map(region).collect();
-                while !is_over.load(Ordering::Relaxed) && !is_past(until) {
+                while !is_over() {
                     let set = dice.random_range(0..own.len());
                     act(&mut own[set], &mut dice);
+                    brief.count_up(thread);
+                    brief.check(thread);
                 }
                 own
             }
@@ -378,7 +399,10 @@ fn threads_that_do_everything_at_once_find_every_byte_where_it_belongs() {
         let workers: Vec<_> = (0..THREADS)
             .map(|thread| scope.spawn(work(thread)))
             .collect();
-        operate(&cache, &mut StdRng::seed_from_u64(!seed), until, &is_over);
+        let mut dice = StdRng::seed_from_u64(!seed);
+        operate(&cache, &mut dice, is_over, || {
+            brief.close_and_open_again(&cache, &memory);
+        });
         workers
             .into_iter()
             .flat_map(|worker| worker.join().unwrap())
@@ -386,6 +410,7 @@ fn threads_that_do_everything_at_once_find_every_byte_where_it_belongs() {
     });
     control.set_plan(FaultPlan::default());
     while block_on(cache.flush_all()).is_err() {}
+    assert!(brief.close(&memory));
     block_on(cache.audit()).unwrap();
     compare_store(&regions);
     block_on(cache.release_all());

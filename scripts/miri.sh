@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The engine's tests under Miri, but for those that go through very many cases. The engine has no unsafe code; what is
+# looked at is what it makes of the crates beneath it. Needs nightly Rust (rustup component add --toolchain nightly miri).
+# A further argument picks tests by name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! cargo +nightly miri --version >/dev/null 2>&1; then
+    echo "SKIPPED: there is no Miri here, so nothing was looked for" >&2
+    exit 0
+fi
+export MIRIFLAGS="-Zmiri-disable-isolation" PROPTEST_CASES=4
+cargo +nightly miri test --target-dir target/miri --package cachalot --lib "${1:-engine::}" -- \
+    --skip exhaustive --skip random --skip traces --skip fuzz
