@@ -208,6 +208,10 @@ impl<S: Shelf> SetEngine<S> {
             let Some(range) = range_of(index, span) else {
                 continue;
             };
+            if known.absence_in_doubt {
+                wants.ops.extend(known.writebacks.keys());
+                continue;
+            }
             let mut under_way = known
                 .writeback_over(range)
                 .chain(known.cut_fetch_over(range))

@@ -138,11 +138,15 @@ impl<S: Shelf> SetEngine<S> {
     /// were asked (rule R-08).
     fn find_absent(&mut self, now: Moment, op: OpId, fetch: &Fetch) {
         let mut readers: BTreeSet<(WaiterId, u32)> = fetch.waiters.reads.iter().copied().collect();
+        let is_in_doubt = self.carries_what_is_gone(fetch.object);
+        if let Some(object) = self.objects.get_mut(fetch.object) {
+            object.absence_in_doubt = is_in_doubt;
+        }
         let is_news = self
             .objects
             .get(fetch.object)
             .is_some_and(|object| !object.complete)
-            && !self.carries_what_is_gone(fetch.object);
+            && !is_in_doubt;
         self.edit(fetch.window, |window| window.cancel_fetch(fetch.span, op));
         if fetch.trusts_absence && is_news {
             let Some(object) = self.objects.get_mut(fetch.object) else {

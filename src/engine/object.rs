@@ -115,6 +115,9 @@ pub(crate) struct Object {
     pub(crate) absent: bool,
     /// What is not cached is zeros.
     pub(crate) complete: bool,
+    /// The store said that it does not exist while a writeback carried bytes that are no longer here. Whoever misses
+    /// waits until one has ended before the store is asked again.
+    pub(crate) absence_in_doubt: bool,
     /// The windows that may hold dirty bytes, by index within the object.
     pub(crate) listed: BTreeSet<u64>,
     /// Where the object stands in the set's order of age; nowhere while it is parked.
@@ -146,6 +149,7 @@ impl Object {
             windows: BTreeMap::new(),
             absent: false,
             complete: false,
+            absence_in_doubt: false,
             listed: BTreeSet::new(),
             due: None,
             is_parked: false,

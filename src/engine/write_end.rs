@@ -45,6 +45,7 @@ impl<S: Shelf> SetEngine<S> {
         let Some(flight) = object.writebacks.remove(&op) else {
             return;
         };
+        object.absence_in_doubt = false;
         // Whether it was stored or not: what fetches say of absence may be older than it.
         for fetch in object.fetches.clone() {
             if let Some(Op::Fetch(fetch)) = self.ops.get_mut(&fetch) {

@@ -250,6 +250,7 @@ impl<'a> Code<'a> {
         let world = self.world;
         self.put_flags(&[
             object.absent,
+            object.absence_in_doubt,
             object.complete,
             object.is_parked,
             object.idle_since.is_some(),
