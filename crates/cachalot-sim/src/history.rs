@@ -41,11 +41,11 @@ struct Loose {
     leftover: Option<Leftover>,
 }
 
-/// What a purge left of a single sector, until somebody who asks after it writes there anew: of each of its bytes one of
+/// What a dropping left of a single sector, until somebody who asks after it writes there anew: of each of its bytes one of
 /// those that were in the store or on their way there.
 #[derive(Clone, Debug)]
 struct Leftover {
-    /// When the purge was over.
+    /// When the dropping was over.
     since: Tick,
     /// Parts of the sector, by where they start in the line.
     pieces: Vec<(usize, Vec<u8>)>,

@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::clock::VirtualClock;
 use crate::oracle::Oracle;
 
-/// What the cache speaks to. Writes that it gives up may still be stored: just before the next operation on their
+/// What the cache speaks to. Once time [stands still](VirtualClock::is_stuck) it answers nothing more. Writes that it gives up may still be stored: just before the next operation on their
 /// object, as a request that was stuck on its way is.
 pub(crate) struct Outer {
     inner: Arc<dyn Backend>,
     shared: Arc<Shared>,
+    clock: Arc<VirtualClock>,
 }
 
 struct Shared {
@@ -70,6 +72,7 @@ impl Outer {
     pub(crate) fn new(
         (inner, store): (Arc<dyn Backend>, Arc<dyn Backend>),
         oracle: Arc<Mutex<Oracle>>,
+        clock: Arc<VirtualClock>,
         (seed, likelihood): (u64, f64),
     ) -> Self {
         let given_up = GivenUp {
@@ -85,6 +88,7 @@ impl Outer {
         Self {
             inner,
             shared: Arc::new(shared),
+            clock,
         }
     }
 
@@ -131,6 +135,13 @@ impl Decorator for Outer {
     }
 
     fn operate(&self, operation: Operation) -> AnswerFuture {
+        if self.clock.is_stuck() {
+            let object = operation.object();
+            self.shared.oracle.lock().fail(format!(
+                "a livelock: the time stands still, and the store is asked for {object:?}"
+            ));
+            return futures::future::pending().boxed();
+        }
         if let Some(object) = operation.object() {
             self.shared.land_given_up(object);
         }
@@ -203,5 +214,54 @@ impl Decorator for Inner {
 
     fn promises(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cachalot::backend::{BackendRead, MemoryBackend};
+    use cachalot::{ByteRange, Clock, Hints, SnapId, Truncation};
+
+    use super::*;
+    use crate::clock::pause;
+
+    /// A store that answers at once, and somebody who asks it for ever: the run ends as a failure, it does not hang.
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_in_which_no_time_passes_is_a_failure() {
+        let oracle = Arc::new(Mutex::new(Oracle::new(Vec::new(), false)));
+        let clock = Arc::new(VirtualClock::new());
+        let store: Arc<dyn Backend> = Arc::new(MemoryBackend::builder().build());
+        let outer = Outer::new(
+            (store.clone(), store),
+            oracle.clone(),
+            clock.clone(),
+            (1, 0.0),
+        );
+        let read = BackendRead {
+            object: ObjectName::new("object").unwrap(),
+            snap: SnapId::HEAD,
+            range: ByteRange::new(0, 1).unwrap(),
+            hints: Hints::default(),
+            truncation: Truncation::default(),
+        };
+        while outer.read(read.clone()).now_or_never().is_some() {
+            clock.now();
+        }
+        let failure = oracle.lock().failure.clone();
+        assert!(failure.is_some_and(|failure| failure.contains("livelock")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_moves_is_not_stuck() {
+        let clock = VirtualClock::new();
+        for look in 0..5_000_000_u32 {
+            if look % 1_000_000 == 0 {
+                pause(Duration::from_millis(1)).await;
+            }
+            clock.now();
+        }
+        assert!(!clock.is_stuck());
     }
 }

@@ -124,12 +124,13 @@ impl World {
             .delayer(Arc::new(delay))
             .build();
         let control = faulty.control();
+        let clock = Arc::new(VirtualClock::new());
         let outer = Arc::new(Outer::new(
             (Arc::new(faulty), store.clone()),
             oracle.clone(),
+            clock.clone(),
             (plan.seed ^ 2, plan.late_stores),
         ));
-        let clock = Arc::new(VirtualClock::new());
         #[expect(clippy::expect_used, reason = "a plan's limits make sense")]
         let cache = Cache::builder(outer.clone())
             .config(plan.config.clone())

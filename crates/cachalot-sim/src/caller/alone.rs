@@ -83,7 +83,9 @@ async fn zero(world: &World, set: usize, part: Part, how: Zeroing) -> String {
                     world.store.discard(name, range).now_or_never();
                 }
             }
-            world.oracle().sets[set].zero_store(part);
+            let mut oracle = world.oracle();
+            oracle.note(|| format!("{part:?} of set {set} is freed in the store"));
+            oracle.sets[set].zero_store(part);
         }
     }
     let mut oracle = world.oracle();

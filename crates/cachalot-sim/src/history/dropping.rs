@@ -31,7 +31,8 @@ impl History {
         Dropping(first)
     }
 
-    /// Ends it. The same parts must be given.
+    /// Ends it. The same parts must be given. Where a write that came in meanwhile was stored in part before the rest of
+    /// it was dropped, that part stays until somebody writes there again.
     pub(crate) fn end_zero(&mut self, parts: &[Part], dropping: Dropping, start: Tick, end: Tick) {
         for (part, loose) in parts.iter().zip(self.loose.iter_mut().skip(dropping.0)) {
             loose.end = end;
@@ -43,9 +44,31 @@ impl History {
                 }
             }
         }
+        let mixed: Vec<u32> = parts
+            .iter()
+            .flat_map(|part| part.numbers())
+            .filter(|number| self.entries_of_stored(*number).next().is_none())
+            .collect();
+        for number in mixed {
+            let stored = (
+                number as usize * self.space.unit as usize,
+                self.stored(number).to_vec(),
+            );
+            self.leave(number, (start, end), vec![stored]);
+        }
     }
 
-    /// What a purge left uncertain of a sector is certain again: it was written anew.
+    /// From the end of a dropping on a sector may hold any of these pieces, until it is written anew.
+    fn leave(&mut self, number: u32, (start, end): (Tick, Tick), pieces: Vec<(usize, Vec<u8>)>) {
+        self.loose.push(Loose {
+            part: Part { at: number, len: 1 },
+            start,
+            end: OPEN,
+            leftover: Some(Leftover { since: end, pieces }),
+        });
+    }
+
+    /// What a dropping left uncertain of a sector is certain again: it was written anew.
     pub(super) fn settle(&mut self, number: u32, (start, now): (Tick, Tick)) {
         let one = Part { at: number, len: 1 };
         for loose in &mut self.loose {
@@ -123,16 +146,8 @@ impl History {
         uncertain.sort_unstable();
         uncertain.dedup();
         for number in uncertain {
-            let leftover = Leftover {
-                since: end,
-                pieces: self.of_sector(number, &pieces),
-            };
-            self.loose.push(Loose {
-                part: Part { at: number, len: 1 },
-                start,
-                end: OPEN,
-                leftover: Some(leftover),
-            });
+            let pieces = self.of_sector(number, &pieces);
+            self.leave(number, (start, end), pieces);
         }
         self.loose[dropping.0].end = end;
         returned.sort_unstable();
