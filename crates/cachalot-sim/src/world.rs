@@ -139,22 +139,7 @@ impl World {
             .audit_each_turn()
             .start()
             .expect("the cache starts");
-        let mut slots = Vec::new();
-        for set in &plan.sets {
-            let (truncation, context) = Default::default();
-            #[expect(clippy::expect_used, reason = "a plan's sets make sense")]
-            let handle = cache
-                .open(options(set, truncation, &context))
-                .await
-                .expect("sets open");
-            slots.push(Slot {
-                handle,
-                truncation,
-                context,
-                snaps: Vec::new(),
-                is_busy: false,
-            });
-        }
+        let slots = open_all(&cache, &plan).await;
         Self {
             is_flushed: RefCell::new(vec![false; plan.sets.len()]),
             longest_timeout: Cell::new(plan.config.backend_timeout + plan.config.retry_delay_max),
@@ -343,6 +328,26 @@ impl World {
             }
         }
     }
+}
+
+async fn open_all(cache: &Cache, plan: &Plan) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for set in &plan.sets {
+        let (truncation, context) = Default::default();
+        #[expect(clippy::expect_used, reason = "a plan's sets make sense")]
+        let handle = cache
+            .open(options(set, truncation, &context))
+            .await
+            .expect("sets open");
+        slots.push(Slot {
+            handle,
+            truncation,
+            context,
+            snaps: Vec::new(),
+            is_busy: false,
+        });
+    }
+    slots
 }
 
 fn options(set: &SetPlan, truncation: Truncation, context: &SnapContext) -> SetOptions {
