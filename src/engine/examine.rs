@@ -29,9 +29,20 @@ pub(super) struct Wants {
     pub(super) pauses: BTreeSet<usize>,
     /// What is to be fetched.
     pub(super) missing: Vec<MissingPart>,
+    /// What is known to be zeros, and not yet held as such.
+    pub(super) zeros: Vec<MissingPart>,
 }
 
 impl Wants {
+    fn is_empty(&self) -> bool {
+        self.is_zeros_only() && self.zeros.is_empty()
+    }
+
+    /// Whether nothing has to be waited for but room.
+    pub(super) fn is_zeros_only(&self) -> bool {
+        self.ops.is_empty() && self.pauses.is_empty() && self.missing.is_empty()
+    }
+
     /// Adds what is to be fetched, to the part before it where they touch.
     fn miss(&mut self, part: MissingPart) {
         match self.missing.last_mut() {
@@ -85,9 +96,9 @@ impl<S: Shelf> SetEngine<S> {
                 });
             }
             wants.ops.extend(seen.ops);
-            self.sort_gaps(now, object, seen.gaps, &mut wants);
+            self.sort_gaps(object, seen.gaps, &mut wants);
         }
-        if wants.ops.is_empty() && wants.pauses.is_empty() && wants.missing.is_empty() {
+        if wants.is_empty() {
             Verdict::Readable
         } else {
             Verdict::Wait(wants)
@@ -194,15 +205,19 @@ impl<S: Shelf> SetEngine<S> {
         seen
     }
 
-    /// Fills the gaps of a complete object with zeros (rule R-10); of the others, those over which a writeback is
-    /// under way, or a fetch that will not fill them, must wait for its end; the rest is to be fetched.
-    fn sort_gaps(&mut self, now: Moment, object: usize, gaps: Vec<(u64, Span)>, wants: &mut Wants) {
+    /// The gaps of a complete object are zeros (rule R-10); of the others, those over which a writeback is under way,
+    /// or a fetch that will not fill them, must wait for its end; the rest is to be fetched.
+    fn sort_gaps(&self, object: usize, gaps: Vec<(u64, Span)>, wants: &mut Wants) {
+        let Some(known) = self.objects.get(object) else {
+            return;
+        };
         for (index, span) in gaps {
-            let Some(known) = self.objects.get(object) else {
-                return;
-            };
             if known.complete {
-                self.zero_gap(now, object, (index, span));
+                wants.zeros.push(MissingPart {
+                    object,
+                    index,
+                    span,
+                });
                 continue;
             }
             let Some(range) = range_of(index, span) else {
@@ -228,19 +243,20 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    fn zero_gap(&mut self, now: Moment, object: usize, (index, span): (u64, Span)) {
-        let Some(window) = self.open_window(object, index) else {
+    /// Holds a part as zeros, for which there is room.
+    pub(super) fn zero(&mut self, now: Moment, part: &MissingPart) {
+        let Some(window) = self.open_window(part.object, part.index) else {
             return;
         };
         let stamp = self.evictor.stamp();
         let bytes = self
             .edit(window, |window| {
                 window.unanswered = true;
-                window.put_zeros(span, stamp)
+                window.put_zeros(part.span, stamp)
             })
             .unwrap_or(0);
         self.unanswered.push(window);
-        self.queue_for_eviction(now, (window, span), stamp, (bytes, Queue::Small));
+        self.queue_for_eviction(now, (window, part.span), stamp, (bytes, Queue::Small));
     }
 }
 

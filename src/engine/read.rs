@@ -94,7 +94,12 @@ impl<S: Shelf> SetEngine<S> {
                         .iter()
                         .map(|part| u64::from(part.span.len()))
                         .sum();
-                    self.count_read(&wait.request, (missed, Counter::ReadOpsMissed));
+                    let op = if wants.is_zeros_only() {
+                        Counter::ReadOpsHit
+                    } else {
+                        Counter::ReadOpsMissed
+                    };
+                    self.count_read(&wait.request, (missed, op));
                 }
                 self.wait_or_fetch(now, (waiter, wait), wants, granted);
             }
@@ -111,13 +116,16 @@ impl<S: Shelf> SetEngine<S> {
         wants: Wants,
         granted: Option<Charge>,
     ) {
+        let is_for_store = !wants.is_zeros_only();
         let Wants {
             mut ops,
             pauses,
             missing,
+            zeros,
         } = wants;
-        if !missing.is_empty() {
-            let needed = fetch_charge(&missing);
+        if !missing.is_empty() || !zeros.is_empty() {
+            let mut needed = fetch_charge(&missing);
+            needed += zero_charge(&zeros);
             let is_granted = granted.is_some_and(|charge| charge.room >= needed.room);
             if !is_granted {
                 self.square();
@@ -129,11 +137,14 @@ impl<S: Shelf> SetEngine<S> {
                 }
                 self.purse += needed;
             }
+            for part in &zeros {
+                self.zero(now, part);
+            }
             for part in &missing {
                 ops.extend(self.begin_fetch(now, part, &wait.request));
             }
         }
-        wait.has_waited = true;
+        wait.has_waited |= is_for_store;
         wait.pending = ops.len() + pauses.len();
         let reader = (waiter, wait.round);
         for op in &ops {
@@ -150,8 +161,8 @@ impl<S: Shelf> SetEngine<S> {
         self.pin_all(&mut wait);
         self.reads.insert(waiter, wait);
         if !is_waiting {
-            // All of it was written by others in the meantime.
-            self.attempt_read(now, waiter, None);
+            // All of it was written by others in the meantime, or is zeros. It has been counted.
+            self.attempt_read(now, waiter, Some(Charge::default()));
         }
     }
 
@@ -310,6 +321,15 @@ fn fetch_charge(missing: &[MissingPart]) -> Charge {
         let is_first = !before.is_some_and(|last: &MissingPart| last.is_in_window_of(part));
         charge += part_charge(part.span, is_first);
         before = Some(part);
+    }
+    charge
+}
+
+/// What it costs at most to hold parts as zeros, which take no memory of their own.
+fn zero_charge(zeros: &[MissingPart]) -> Charge {
+    let mut charge = fetch_charge(zeros);
+    for part in zeros {
+        charge.room -= i64::from(part.span.len());
     }
     charge
 }

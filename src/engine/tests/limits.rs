@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::rig::*;
 use super::shelf::Bounds;
-use crate::engine::BufferState;
+use crate::engine::window::{EXTENT_OVERHEAD_BYTES, WINDOW_BYTES, WINDOW_OVERHEAD_BYTES};
+use crate::engine::{BufferState, Counter};
 use crate::types::ObjectKey;
 
 /// L-01
@@ -134,4 +135,30 @@ fn an_idle_object_that_is_used_again_is_idle_anew_later() {
     }
     assert_eq!(rig.step(|engine, _| engine.close_idle(9)), 4);
     assert_eq!(rig.shelf.objects(), 0);
+}
+
+/// L-01
+#[test]
+fn known_zeros_wait_for_room_as_what_is_fetched_does() {
+    let window = WINDOW_BYTES;
+    let one = i64::try_from(WINDOW_OVERHEAD_BYTES + 2 * EXTENT_OVERHEAD_BYTES + 10).unwrap();
+    let bounds = Bounds {
+        room: 2 * one,
+        ..Bounds::default()
+    };
+    let mut rig = Rig::with(RigOptions {
+        bounds,
+        ..RigOptions::default()
+    });
+    rig.read_now(1, 0, 10);
+    assert_eq!(rig.read_now(1, window, 10), [0; 10]);
+    let waiting = rig.read(1, 2 * window, 10);
+    assert!(!rig.is_answered(waiting), "there is room for two windows");
+    assert!(rig.shelf.used().room <= bounds.room);
+    assert!(rig.trim(u64::MAX) > 0);
+    assert_eq!(rig.bytes(waiting), [0; 10]);
+    assert_eq!(rig.shelf.largest_force(), 0);
+    assert_eq!(rig.shelf.counter(Counter::FetchOps), 1);
+    assert_eq!(rig.shelf.counter(Counter::ReadOpsHit), 2);
+    assert_eq!(rig.shelf.counter(Counter::ReadOpsMissed), 1);
 }
