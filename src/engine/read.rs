@@ -125,8 +125,10 @@ impl<S: Shelf> SetEngine<S> {
         } = wants;
         if !missing.is_empty() || !zeros.is_empty() {
             let mut needed = fetch_charge(&missing);
-            needed += zero_charge(&zeros);
-            let is_granted = granted.is_some_and(|charge| charge.room >= needed.room);
+            needed += self.zero_charge(&zeros);
+            // What a fetch gave back that brought nothing is for those who waited for it: with it they hold zeros.
+            let is_granted = granted.is_some_and(|charge| charge.room >= needed.room)
+                || (wait.has_waited && self.purse.room >= needed.room);
             if !is_granted {
                 self.square();
                 if !self.shelf.take_room(needed) {
@@ -186,6 +188,22 @@ impl<S: Shelf> SetEngine<S> {
             (range, request.hints),
         );
         Some(op)
+    }
+
+    /// What it costs at most to hold parts as zeros, which take no memory of their own.
+    fn zero_charge(&self, zeros: &[MissingPart]) -> Charge {
+        let mut charge = Charge::default();
+        let mut before = None;
+        for part in zeros {
+            let is_charged = before.is_some_and(|last: &MissingPart| last.is_in_window_of(part))
+                || self
+                    .objects
+                    .get(part.object)
+                    .is_some_and(|object| object.windows.contains_key(&part.index));
+            charge += part_charge(Span { start: 0, end: 0 }, !is_charged);
+            before = Some(part);
+        }
+        charge
     }
 
     /// One of a waiting read's operations has ended; with the last it is looked at again.
@@ -321,15 +339,6 @@ fn fetch_charge(missing: &[MissingPart]) -> Charge {
         let is_first = !before.is_some_and(|last: &MissingPart| last.is_in_window_of(part));
         charge += part_charge(part.span, is_first);
         before = Some(part);
-    }
-    charge
-}
-
-/// What it costs at most to hold parts as zeros, which take no memory of their own.
-fn zero_charge(zeros: &[MissingPart]) -> Charge {
-    let mut charge = fetch_charge(zeros);
-    for part in zeros {
-        charge.room -= i64::from(part.span.len());
     }
     charge
 }

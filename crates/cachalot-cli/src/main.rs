@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+/// Writes take and give back a buffer each, often on another thread: with the system's allocator that is a quarter of
+/// what they cost.
+#[cfg(all(feature = "mimalloc", not(feature = "count-allocations")))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cachalot_cli::main()
 }

@@ -92,6 +92,17 @@ impl Sector {
             .rposition(|entry| entry.start < answered && entry.end >= floor && is_of(entry.stamp))
     }
 
+    /// Whether each byte is of a write that nothing replaced before `asked`: of writes at the same time one may be
+    /// the later in one object, and another in the next.
+    fn is_mixed_of(&self, number: u32, bytes: &[u8], asked: Tick) -> bool {
+        let floor = self.floor(asked);
+        let live = self.entries.iter().filter(|entry| entry.end >= floor);
+        bytes.iter().enumerate().all(|(at, byte)| {
+            live.clone()
+                .any(|entry| pattern::byte(entry.stamp, number, at) == *byte)
+        })
+    }
+
     fn is_ambiguous(&self, found: usize, is_of: impl Fn(Stamp) -> bool) -> bool {
         let stamp = self.entries[found].stamp;
         self.entries
@@ -398,9 +409,8 @@ impl History {
         for number in part.numbers() {
             let (sector, bytes) = (&self.sectors[number as usize], self.stored(number));
             let is_of = |stamp| pattern::is_of(bytes, stamp, number);
-            let is_mixed = || self.owner(number).is_none();
             let is_good = sector.find((asked, OPEN), is_of).is_some()
-                || (is_mixed() && sector.entries.iter().any(|entry| entry.end >= asked));
+                || sector.is_mixed_of(number, bytes, asked);
             if !is_good && !is_in(&loose, number) {
                 return Err(self.explain(
                     "after a flush the store has",
