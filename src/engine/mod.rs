@@ -56,6 +56,7 @@ mod tests;
 #[cfg(all(fuzzing, not(test)))]
 mod tests;
 mod trim;
+mod watch;
 mod window;
 mod write;
 mod write_back;

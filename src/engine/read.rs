@@ -9,6 +9,7 @@ use super::object::{ObjectRef, range_of, spans};
 use super::places::{join_places, split_by_place};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
+use super::watch::{LAST, Watch};
 use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Span, WINDOW_OVERHEAD_BYTES};
 use crate::buf::ReadBuf;
 use crate::error::CacheError;
@@ -27,6 +28,10 @@ pub(super) struct ReadWait {
     pending: usize,
     /// Whether it has waited for the store.
     pub(super) has_waited: bool,
+    /// Whether room has been asked for it that has not been granted.
+    pub(super) has_claim: bool,
+    /// The first byte that it lacks, while it waits.
+    pub(super) watch: Option<Watch>,
     /// Windows that must keep what it has found there.
     pins: Vec<usize>,
 }
@@ -34,6 +39,11 @@ pub(super) struct ReadWait {
 impl ReadWait {
     pub(super) const fn is_in_round(&self, round: u32) -> bool {
         self.round == round
+    }
+
+    /// Whether all that it waited for has ended.
+    pub(super) const fn is_due(&self) -> bool {
+        self.pending == 0 && !self.has_claim
     }
 }
 
@@ -59,15 +69,18 @@ impl<S: Shelf> SetEngine<S> {
             round: 0,
             pending: 0,
             has_waited: false,
+            has_claim: false,
+            watch: None,
             pins: Vec::new(),
         };
         self.reads.insert(waiter, wait);
         self.attempt_read(now, waiter, None);
+        self.look_at_due(now, LAST);
         self.finish();
     }
 
     /// Looks at the read's ranges and answers it, or begins to wait for what it lacks. `granted` is the room
-    /// that was reserved for it, which is already in the purse.
+    /// that was reserved for it, which is already in the purse. What it finds to be zeros may be due to others.
     pub(super) fn attempt_read(&mut self, now: Moment, waiter: WaiterId, granted: Option<Charge>) {
         let Some(mut wait) = self.reads.remove(&waiter) else {
             return;
@@ -75,11 +88,15 @@ impl<S: Shelf> SetEngine<S> {
         // What still refers to earlier waits is void.
         wait.round += 1;
         wait.pending = 0;
+        wait.has_claim &= granted.is_none();
+        let watched = self.take_watch(waiter, &mut wait);
         let pins = std::mem::take(&mut wait.pins);
         let verdict = self.examine_read(now, &wait);
         let first = !wait.has_waited && granted.is_none();
         match verdict {
             Verdict::Readable => {
+                // They may have waited for the zeros that were found for it.
+                self.look_at_due(now, waiter);
                 if first {
                     self.count_read(&wait.request, (0, Counter::ReadOpsHit));
                 }
@@ -102,6 +119,9 @@ impl<S: Shelf> SetEngine<S> {
         for window in pins {
             self.unpin(window);
         }
+        if let Some(watched) = watched {
+            self.end_watch(watched.window);
+        }
     }
 
     fn wait_or_fetch(
@@ -120,14 +140,20 @@ impl<S: Shelf> SetEngine<S> {
             let needed = fetch_charge(&missing);
             let is_granted = granted.is_some_and(|charge| charge.room >= needed.room);
             if !is_granted {
-                self.square();
-                if !self.shelf.take_room(needed) {
-                    let charge = waiting_charge(&wait.request, needed);
-                    self.actions.push_back(Action::AwaitRoom { waiter, charge });
-                    self.reads.insert(waiter, wait);
+                if !wait.has_claim {
+                    self.square();
+                    if self.shelf.take_room(needed) {
+                        self.purse += needed;
+                    } else {
+                        let charge = waiting_charge(&wait.request, needed);
+                        self.actions.push_back(Action::AwaitRoom { waiter, charge });
+                        wait.has_claim = true;
+                    }
+                }
+                if wait.has_claim {
+                    self.await_bytes(now, waiter, wait);
                     return;
                 }
-                self.purse += needed;
             }
             for part in &missing {
                 ops.extend(self.begin_fetch(now, part, &wait.request));
@@ -146,13 +172,8 @@ impl<S: Shelf> SetEngine<S> {
                 object.paused_reads.push(reader);
             }
         }
-        let is_waiting = wait.pending > 0;
         self.pin_all(&mut wait);
-        self.reads.insert(waiter, wait);
-        if !is_waiting {
-            // All of it was written by others in the meantime.
-            self.attempt_read(now, waiter, None);
-        }
+        self.await_bytes(now, waiter, wait);
     }
 
     fn begin_fetch(
@@ -178,17 +199,23 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     /// One of a waiting read's operations has ended; with the last it is looked at again.
-    pub(super) fn read_advances(&mut self, now: Moment, (waiter, round): (WaiterId, u32)) {
+    pub(super) fn read_advances(&mut self, now: Moment, reader: (WaiterId, u32)) {
+        if self.is_last_end(reader) {
+            self.attempt_read(now, reader.0, None);
+            self.look_at_due(now, LAST);
+        }
+    }
+
+    /// Notes that one of a waiting read's operations has ended, and says whether it was the last.
+    pub(super) fn is_last_end(&mut self, (waiter, round): (WaiterId, u32)) -> bool {
         let Some(wait) = self.reads.get_mut(&waiter) else {
-            return;
+            return false;
         };
         if wait.round != round || wait.pending == 0 {
-            return;
+            return false;
         }
         wait.pending -= 1;
-        if wait.pending == 0 {
-            self.attempt_read(now, waiter, None);
-        }
+        wait.pending == 0
     }
 
     /// Ends a waiting read with an error.
@@ -206,9 +233,13 @@ impl<S: Shelf> SetEngine<S> {
 
     /// Forgets a read whose caller is gone.
     pub(super) fn drop_read(&mut self, waiter: WaiterId) {
-        if let Some(wait) = self.reads.remove(&waiter) {
+        if let Some(mut wait) = self.reads.remove(&waiter) {
+            let watched = self.take_watch(waiter, &mut wait);
             for window in wait.pins {
                 self.unpin(window);
+            }
+            if let Some(watched) = watched {
+                self.end_watch(watched.window);
             }
         }
     }

@@ -367,13 +367,13 @@ impl World {
                     self.setup.missing == Missing::Zeros || !self.oracle.must_be_absent(waiter),
                     "a read of an object that does not exist found {bytes:?}"
                 );
-                self.oracle.end_read(waiter, Some(&bytes), true);
+                self.oracle.end_read(waiter, Some(&bytes));
             }
             Err(CacheError::NotFound { .. }) => {
                 assert_eq!(self.setup.missing, Missing::NotFound);
-                self.oracle.end_read(waiter, None, true);
+                self.oracle.end_read(waiter, None);
             }
-            Err(CacheError::Read { .. }) => self.oracle.give_up_read(waiter),
+            Err(CacheError::Read { .. }) => self.oracle.fail_read(waiter),
             Err(error) => panic!("a read failed with {error:?}"),
         }
     }
