@@ -223,13 +223,6 @@ impl Oracle {
         );
     }
 
-    /// The store failed the read.
-    pub(super) fn fail_read(&mut self, waiter: WaiterId) {
-        if let Some(look) = self.reads.remove(&waiter) {
-            self.check_order(look.part, waiter);
-        }
-    }
-
     pub(super) fn give_up_read(&mut self, waiter: WaiterId) {
         self.reads.remove(&waiter);
     }

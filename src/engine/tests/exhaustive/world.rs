@@ -373,7 +373,8 @@ impl World {
                 assert_eq!(self.setup.missing, Missing::NotFound);
                 self.oracle.end_read(waiter, None);
             }
-            Err(CacheError::Read { .. }) => self.oracle.fail_read(waiter),
+            // It may have asked the store for what an earlier one has yet to ask for, and was refused.
+            Err(CacheError::Read { .. }) => self.oracle.give_up_read(waiter),
             Err(error) => panic!("a read failed with {error:?}"),
         }
     }
