@@ -89,6 +89,7 @@ impl<S: Shelf> SetEngine<S> {
         wait.round += 1;
         wait.pending = 0;
         wait.has_claim &= granted.is_none();
+        let has_claim = wait.has_claim;
         let watched = self.take_watch(waiter, &mut wait);
         let pins = std::mem::take(&mut wait.pins);
         let verdict = self.examine_read(now, &wait);
@@ -101,9 +102,9 @@ impl<S: Shelf> SetEngine<S> {
                     self.count_read(&wait.request, (0, Counter::ReadOpsHit));
                 }
                 let result = self.collect_read(&wait);
-                self.reply(waiter, Reply::Read(Ok(result)));
+                self.end_read((waiter, has_claim), Ok(result));
             }
-            Verdict::Failed(error) => self.reply(waiter, Reply::Read(Err(error))),
+            Verdict::Failed(error) => self.end_read((waiter, has_claim), Err(error)),
             Verdict::Wait(wants) => {
                 if first {
                     let missed = wants
@@ -220,15 +221,25 @@ impl<S: Shelf> SetEngine<S> {
 
     /// Ends a waiting read with an error.
     pub(super) fn fail_read(&mut self, (waiter, round): (WaiterId, u32), error: &CacheError) {
-        if self
-            .reads
-            .get(&waiter)
-            .is_none_or(|wait| wait.round != round)
-        {
+        let wait = self.reads.get(&waiter);
+        let Some(wait) = wait.filter(|wait| wait.round == round) else {
             return;
-        }
+        };
+        let has_claim = wait.has_claim;
         self.drop_read(waiter);
-        self.reply(waiter, Reply::Read(Err(error.clone())));
+        self.end_read((waiter, has_claim), Err(error.clone()));
+    }
+
+    /// Answers a read, which holds up nobody any more who waits for room behind it.
+    fn end_read(
+        &mut self,
+        (waiter, has_claim): (WaiterId, bool),
+        result: Result<ReadBuf, CacheError>,
+    ) {
+        if has_claim {
+            self.actions.push_back(Action::ForgoRoom { waiter });
+        }
+        self.reply(waiter, Reply::Read(result));
     }
 
     /// Forgets a read whose caller is gone.

@@ -3,6 +3,7 @@
 use super::rig::*;
 use super::shelf::Bounds;
 use crate::engine::{BufferState, Reply, WaiterId};
+use crate::error::BackendError;
 
 /// A read of everything that an object holds, 100 bytes, and the fetch that it waits for.
 fn waiting() -> (Rig, WaiterId) {
@@ -167,6 +168,13 @@ fn a_read_that_waits_for_room_is_answered_once_the_object_is_known_not_to_exist(
     assert_eq!(rig.fetches.len(), 2, "there is no room for more");
     rig.end_fetch(absent);
     assert_eq!(rig.answered, [small, large]);
+    let queue: Vec<_> = rig
+        .shelf
+        .queue()
+        .iter()
+        .map(|(waiter, _)| *waiter)
+        .collect();
+    assert_eq!(queue, [queued], "it holds up nobody");
     let again = rig.read(1, 100, 60_000);
     assert!(rig.is_answered(again));
     rig.end_all_fetches();
@@ -212,6 +220,25 @@ fn a_read_that_is_gone_leaves_its_windows_to_the_door() {
     assert!(!rig.door_write(1, 2000, &[1; 10]));
     rig.cancel(gone);
     assert!(rig.door_write(1, 2000, &[1; 10]));
+}
+
+///
+#[test]
+fn reads_that_fail_together_are_told_in_the_order_in_which_they_were_asked() {
+    let mut rig = Rig::new();
+    rig.store_object(1, pattern(1, 0, 2 * WINDOW));
+    let first = rig.read(1, WINDOW - 3, 6);
+    let ops: Vec<_> = rig.fetches.keys().copied().collect();
+    rig.end_fetch(ops[0]);
+    rig.discard(1, WINDOW - 2, 4);
+    let second = rig.read(1, WINDOW - 3, 6);
+    let anew = *rig.fetches.keys().last().unwrap();
+    // Now the first begins to wait for what the second asked for.
+    rig.end_fetch(ops[1]);
+    rig.end_fetch_with(anew, Err(BackendError::Unavailable));
+    assert_eq!(answered_reads(&rig), [first, second]);
+    rig.read_error(first);
+    rig.end_all_fetches();
 }
 
 ///

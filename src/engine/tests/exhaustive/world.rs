@@ -230,6 +230,7 @@ impl World {
                     self.tell(|| format!("  {waiter:?} waits for room"));
                     self.shelf.await_room(waiter, charge);
                 }
+                Action::ForgoRoom { waiter } => self.shelf.leave_queue(waiter),
                 Action::ForgoWriteRoom => self.shelf.forgo_writes(),
                 Action::Reply { waiter, reply } => self.take_reply(waiter, reply),
                 Action::Clean => {
