@@ -6,7 +6,7 @@ use super::extent::BufferState;
 use super::object::{Object, range_of};
 use super::set::{Op, SetEngine};
 use super::shelf::Shelf;
-use super::window::{Charge, Span, Totals};
+use super::window::{Charge, Totals};
 use crate::types::{ByteRange, JournalTid, Moment, ObjectKey, SnapId};
 
 /// What an audit found wrong first.
@@ -103,15 +103,7 @@ impl<S: Shelf> SetEngine<S> {
                 {
                     return Err(fail(format!("window {index} is not settled")));
                 }
-                if guard.awaited == entry.watches.is_empty()
-                    || entry.watches.iter().any(|(at, waiter)| {
-                        let byte = Span {
-                            start: *at,
-                            end: at + 1,
-                        };
-                        guard.lacking(byte).is_none() || !self.reads.contains_key(waiter)
-                    })
-                {
+                if !self.is_watched_rightly(&guard, &entry.watches) {
                     return Err(fail(format!("window {index} is watched wrongly")));
                 }
                 if guard.closed || entry.index != *index {
@@ -158,11 +150,7 @@ impl<S: Shelf> SetEngine<S> {
         let pins: u32 = self.windows.iter().map(|(_, entry)| entry.pins).sum();
         let fetches = self.ops.len() - writebacks;
         let pinned = fetches + self.pins_of_reads();
-        let watches: usize = self
-            .windows
-            .iter()
-            .map(|(_, entry)| entry.watches.len())
-            .sum();
+        let watches = self.windows.iter().map(|(_, entry)| entry.watches.len());
         let checks = [
             (windows == self.windows.len(), "a window is lost"),
             (
@@ -176,7 +164,8 @@ impl<S: Shelf> SetEngine<S> {
                 "an object has no name",
             ),
             (
-                watches == self.reads.len() && self.reads.values().all(|read| read.watch.is_some()),
+                watches.sum::<usize>() == self.reads.len()
+                    && self.reads.values().all(|read| read.watch.is_some()),
                 "a read waits for nothing that it lacks",
             ),
             (

@@ -13,7 +13,7 @@ use super::object::{ObjectRef, spans};
 use super::read::ReadWait;
 use super::set::SetEngine;
 use super::shelf::Shelf;
-use super::window::{Span, WINDOW_BYTES};
+use super::window::{Span, WINDOW_BYTES, Window};
 use crate::request::ReadRequest;
 use crate::types::{ByteRange, Moment};
 
@@ -104,6 +104,18 @@ impl<S: Shelf> SetEngine<S> {
             .filter_map(|window| self.windows.get(*window));
         let watches = windows.flat_map(|entry| &entry.watches);
         watches.map(|(_, waiter)| *waiter).collect()
+    }
+
+    /// Whether the window lacks every byte that is watched in it, for reads that wait, and its lock tells so.
+    pub(super) fn is_watched_rightly(&self, window: &Window, watches: &Watches) -> bool {
+        let is_lacking = |(at, waiter): &(u32, WaiterId)| {
+            let byte = Span {
+                start: *at,
+                end: at + 1,
+            };
+            window.lacking(byte).is_some() && self.reads.contains_key(waiter)
+        };
+        window.awaited != watches.is_empty() && watches.iter().all(is_lacking)
     }
 
     /// The first byte that the read lacks at or behind a place of one of its extents. From then on the door knows that

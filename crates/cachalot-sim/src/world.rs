@@ -105,12 +105,10 @@ pub(crate) async fn play(plan: Plan, is_logged: bool) -> Outcome {
 
 impl World {
     async fn start(plan: Plan, is_logged: bool) -> Self {
-        let memory = Arc::new(
-            MemoryBackend::builder()
-                .capabilities(plan.capabilities)
-                .copy_on_write(plan.copy_on_write)
-                .build(),
-        );
+        let memory = MemoryBackend::builder()
+            .capabilities(plan.capabilities)
+            .copy_on_write(plan.copy_on_write);
+        let memory = Arc::new(memory.build());
         let mut histories = Vec::new();
         for set in &plan.sets {
             let stored: Vec<_> = set.stored.iter().copied().zip(1..).collect();

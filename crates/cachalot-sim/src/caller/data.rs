@@ -79,10 +79,7 @@ pub(super) async fn read(
         })
         .await
     };
-    let overtaken = world.read_ends(asked.tick, has_waited);
-    if !overtaken.is_empty() && matches!(answer, Some(Ok(_) | Err(CacheError::NotFound { .. }))) {
-        judge_order(world, asked.tick, (overtaken, has_waited));
-    }
+    judge_order(world, (asked.tick, has_waited), &answer);
     let bytes = match answer {
         None => return GIVEN_UP.to_owned(),
         Some(Ok(bytes)) => bytes.to_vec(),
@@ -96,9 +93,19 @@ pub(super) async fn read(
     "read".to_owned()
 }
 
-/// Fails the run if earlier reads still wait though this one was answered. Those that were answered before one that was
-/// served at the door may not have seen their answers yet: they see them before this caller's task goes on.
-fn judge_order(world: &Rc<World>, asked: Tick, (overtaken, has_waited): (Vec<Tick>, bool)) {
+/// Fails the run if earlier reads still wait though this one, which is over, was answered. Those that were answered
+/// before one that was served at the door may not have seen their answers yet: they do before a new task begins.
+fn judge_order(
+    world: &Rc<World>,
+    (asked, has_waited): (Tick, bool),
+    answer: &Option<Result<ReadBuf, CacheError>>,
+) {
+    let overtaken = world.read_ends(asked, has_waited);
+    // An error comes from a fetch of its own, which an earlier read may have yet to ask for.
+    let is_told = matches!(answer, Some(Ok(_) | Err(CacheError::NotFound { .. })));
+    if overtaken.is_empty() || !is_told {
+        return;
+    }
     if has_waited {
         world.check_order(asked, &overtaken);
         return;
