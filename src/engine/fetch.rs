@@ -163,13 +163,8 @@ impl<S: Shelf> SetEngine<S> {
             };
             object.absent = true;
             object.complete = true;
-            for op in object.fetches.clone() {
-                if let Some(op) = self.ops.get_mut(&op) {
-                    readers.extend(op.waiters().reads.drain(..));
-                }
-            }
             self.drop_if_all_zero(fetch.object);
-            // Some who wait for room, or for a writeback, wait for no fetch.
+            // Whatever they wait for: another fetch, a writeback, room.
             due = self.watchers_of(fetch.object);
         }
         readers.retain(|(waiter, round)| {

@@ -61,18 +61,26 @@ impl<S: Shelf> SetEngine<S> {
             return;
         };
         let old = self.take_watch(waiter, &mut wait);
-        let next = old
+        let found = old
             .filter(|_| !wait.is_due())
             .and_then(|watch| self.first_lacking(&wait.request, (watch.extent, watch.offset)));
+        let next = found.filter(|watch| !self.is_complete_at(watch.window));
         let is_lacking = next.is_some();
         self.put_watch(waiter, &mut wait, next);
         self.reads.insert(waiter, wait);
-        if let Some(old) = old {
-            self.end_watch(old.window);
+        for seen in [old, found].into_iter().flatten() {
+            self.end_watch(seen.window);
         }
         if !is_lacking {
             self.attempt_read(now, waiter, None);
         }
+    }
+
+    /// Whether what is not cached of the window's object is zeros, as a read that is attempted finds.
+    fn is_complete_at(&self, window: usize) -> bool {
+        let entry = self.windows.get(window);
+        let object = entry.and_then(|entry| self.objects.get(entry.object));
+        object.is_some_and(|object| object.complete)
     }
 
     /// Looks again at the reads for which bytes have come in, of those that were asked before `before`.

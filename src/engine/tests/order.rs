@@ -4,6 +4,7 @@ use super::rig::*;
 use super::shelf::Bounds;
 use crate::engine::{BufferState, Reply, WaiterId};
 use crate::error::BackendError;
+use crate::request::ReadRequest;
 
 /// A read of everything that an object holds, 100 bytes, and the fetch that it waits for.
 fn waiting() -> (Rig, WaiterId) {
@@ -220,6 +221,27 @@ fn a_read_that_is_gone_leaves_its_windows_to_the_door() {
     assert!(!rig.door_write(1, 2000, &[1; 10]));
     rig.cancel(gone);
     assert!(rig.door_write(1, 2000, &[1; 10]));
+}
+
+///
+#[test]
+fn a_read_of_two_objects_does_not_wait_for_the_one_that_is_known_not_to_exist() {
+    let mut rig = Rig::new();
+    rig.store_object(2, pattern(2, 0, 10));
+    let both = ReadRequest {
+        extents: vec![extent(2, 0, 10), extent(1, WINDOW, 10)],
+        ..ReadRequest::default()
+    };
+    let reader = rig.read_request(both, true);
+    let stored = *rig.fetches.keys().next().unwrap();
+    rig.read(1, 0, 10);
+    let absent = *rig.fetches.keys().last().unwrap();
+    rig.end_fetch(absent);
+    assert!(!rig.is_answered(reader));
+    rig.end_fetch(stored);
+    assert_eq!(rig.bytes(reader), [pattern(2, 0, 10), vec![0; 10]].concat());
+    assert_eq!(rig.fetches.len(), 1, "one is under way for nobody");
+    rig.end_all_fetches();
 }
 
 ///
