@@ -311,7 +311,7 @@ impl SetShared {
             let place = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
             for (index, span, _) in &slices {
                 let (_, window) = guards.get(place(*index))?;
-                if window.is_journaled() || !window.may_put(*span, written.context) {
+                if window.is_journaled() || !window.may_absorb(*span, written.context) {
                     return None;
                 }
             }

@@ -323,6 +323,10 @@ impl ObjectSetActor {
                 self.shared.common.wake_trimmer();
                 self.shared.common.wake_flusher();
             }
+            Action::ForgoRoom { waiter } => {
+                let claimant: Arc<dyn Claimant> = self.shared.clone();
+                self.shared.common.ledger.cancel(&claimant, waiter);
+            }
             Action::ForgoWriteRoom => {
                 let claimant: Arc<dyn Claimant> = self.shared.clone();
                 self.shared.common.ledger.forget_writes(&claimant);

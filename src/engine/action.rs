@@ -25,6 +25,8 @@ pub(crate) enum Action {
     Journal(JournalNotice),
     /// Reserve room in order of arrival; then call `handle_room`.
     AwaitRoom { waiter: WaiterId, charge: Charge },
+    /// Take back what a read waits for, which needs it no more. Where it was granted meanwhile, `handle_room` is called.
+    ForgoRoom { waiter: WaiterId },
     /// Take back what writes wait for: none of them will enter any more.
     ForgoWriteRoom,
     /// Answer a caller.

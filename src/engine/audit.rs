@@ -103,6 +103,9 @@ impl<S: Shelf> SetEngine<S> {
                 {
                     return Err(fail(format!("window {index} is not settled")));
                 }
+                if !self.is_watched_rightly(&guard, &entry.watches) {
+                    return Err(fail(format!("window {index} is watched wrongly")));
+                }
                 if guard.closed || entry.index != *index {
                     return Err(fail(format!("window {index} is filed wrongly")));
                 }
@@ -147,6 +150,7 @@ impl<S: Shelf> SetEngine<S> {
         let pins: u32 = self.windows.iter().map(|(_, entry)| entry.pins).sum();
         let fetches = self.ops.len() - writebacks;
         let pinned = fetches + self.pins_of_reads();
+        let watches = self.windows.iter().map(|(_, entry)| entry.watches.len());
         let checks = [
             (windows == self.windows.len(), "a window is lost"),
             (
@@ -158,6 +162,15 @@ impl<S: Shelf> SetEngine<S> {
             (
                 self.objects.len() == self.by_ref.len(),
                 "an object has no name",
+            ),
+            (
+                watches.sum::<usize>() == self.reads.len()
+                    && self.reads.values().all(|read| read.watch.is_some()),
+                "a read waits for nothing that it lacks",
+            ),
+            (
+                self.due.is_empty(),
+                "a read for which bytes came in was not looked at",
             ),
             (
                 usize::try_from(pins) == Ok(pinned),

@@ -249,6 +249,8 @@ impl<S: Shelf> SetEngine<S> {
             return;
         };
         let stamp = self.evictor.stamp();
+        let watchers = self.watchers(window, part.span);
+        self.due.extend(watchers);
         let bytes = self
             .edit(window, |window| {
                 window.unanswered = true;

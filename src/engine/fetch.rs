@@ -9,6 +9,7 @@ use super::eviction::{Entry, Queue};
 use super::extent::OpId;
 use super::set::{Op, OpWaiters, SetEngine};
 use super::shelf::{Counter, Shelf};
+use super::watch::LAST;
 use super::window::{Access, Fill, Span, What};
 use crate::error::{BackendError, CacheError};
 use crate::io::BackendRead;
@@ -111,10 +112,11 @@ impl<S: Shelf> SetEngine<S> {
         let access = Access::of(fetch.hints);
         let stamp = self.evictor.stamp();
         let fill = Fill { stamp, access };
+        let mut due = self.watchers(fetch.window, fetch.span);
         let brought = self.edit(fetch.window, |window| {
             let brought = window.fill(fetch.span, op, bytes, fill);
             window.join_clean(fetch.span);
-            window.unanswered |= !fetch.waiters.reads.is_empty();
+            window.unanswered |= !fetch.waiters.reads.is_empty() || !due.is_empty();
             brought
         });
         self.unanswered.push(fetch.window);
@@ -130,8 +132,14 @@ impl<S: Shelf> SetEngine<S> {
             (brought.unwrap_or(0), queue),
         );
         for reader in &fetch.waiters.reads {
-            self.read_advances(now, *reader);
+            if self.is_last_end(*reader) {
+                due.insert(reader.0);
+            }
         }
+        for waiter in due {
+            self.look_again(now, waiter);
+        }
+        self.look_at_due(now, LAST);
     }
 
     /// The store has no such object: all reads that wait for it are looked at again, in the order in which they
@@ -148,28 +156,26 @@ impl<S: Shelf> SetEngine<S> {
             .is_some_and(|object| !object.complete)
             && !is_in_doubt;
         self.edit(fetch.window, |window| window.cancel_fetch(fetch.span, op));
+        let mut due = BTreeSet::new();
         if fetch.trusts_absence && is_news {
             let Some(object) = self.objects.get_mut(fetch.object) else {
                 return;
             };
             object.absent = true;
             object.complete = true;
-            for op in object.fetches.clone() {
-                if let Some(op) = self.ops.get_mut(&op) {
-                    readers.extend(op.waiters().reads.drain(..));
-                }
-            }
             self.drop_if_all_zero(fetch.object);
+            // Whatever they wait for: another fetch, a writeback, room.
+            due = self.watchers_of(fetch.object);
         }
-        for (waiter, round) in readers {
-            if self
-                .reads
-                .get(&waiter)
-                .is_some_and(|wait| wait.is_in_round(round))
-            {
-                self.attempt_read(now, waiter, None);
-            }
+        readers.retain(|(waiter, round)| {
+            let wait = self.reads.get(waiter);
+            wait.is_some_and(|wait| wait.is_in_round(*round))
+        });
+        due.extend(readers.iter().map(|(waiter, _)| *waiter));
+        for waiter in due {
+            self.attempt_read(now, waiter, None);
         }
+        self.look_at_due(now, LAST);
     }
 
     /// Whether a writeback of the object is under way that carries bytes which are no longer here. Once it lands, the

@@ -6,6 +6,7 @@
 use super::object::{Object, ObjectRef, WindowKey, spans};
 use super::set::{SetEngine, WindowEntry};
 use super::shelf::Shelf;
+use super::watch::Watches;
 use super::window::{Span, WINDOW_BYTES};
 use crate::types::{ByteRange, Moment, ObjectKey, SnapId};
 
@@ -108,6 +109,7 @@ impl<S: Shelf> SetEngine<S> {
             index,
             slot,
             pins: 0,
+            watches: Watches::default(),
         });
         known.windows.insert(index, number);
         Some(number)
@@ -118,7 +120,7 @@ impl<S: Shelf> SetEngine<S> {
         let Some(entry) = self.windows.get(window) else {
             return;
         };
-        if entry.pins > 0 {
+        if entry.pins > 0 || !entry.watches.is_empty() {
             return;
         }
         let (object, index) = (entry.object, entry.index);

@@ -21,7 +21,7 @@
 //! | Error | Dirty | Rx | | gap | | | | gap | gap |
 //!
 //! 1. Only if nothing but Zero and Rx is cached of the object.
-//! 2. A fetch fills only what is still Rx under its own tid.
+//! 2. A fetch fills only what is still Rx under its own tid. Reads that lacked no more than was written are answered then.
 //! 3. Journal entries of bytes that go are reported as overwritten.
 //! 4. Reads that wait are looked at again when the fetch ends, and fetch anew.
 //! 5. The writeback carries the older bytes to its end; they stay charged until then, and no other writeback or fetch of
@@ -56,6 +56,7 @@ mod tests;
 #[cfg(all(fuzzing, not(test)))]
 mod tests;
 mod trim;
+mod watch;
 mod window;
 mod write;
 mod write_back;

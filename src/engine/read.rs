@@ -9,6 +9,7 @@ use super::object::{ObjectRef, range_of, spans};
 use super::places::{join_places, split_by_place};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
+use super::watch::{LAST, Watch};
 use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Span, WINDOW_OVERHEAD_BYTES};
 use crate::buf::ReadBuf;
 use crate::error::CacheError;
@@ -25,8 +26,14 @@ pub(super) struct ReadWait {
     round: u32,
     /// Operations that it still waits for.
     pending: usize,
+    /// Whether it has been counted, as a hit or a miss.
+    is_counted: bool,
     /// Whether it has waited for the store.
     pub(super) has_waited: bool,
+    /// Whether room has been asked for it that has not been granted.
+    pub(super) has_claim: bool,
+    /// The first byte that it lacks, while it waits.
+    pub(super) watch: Option<Watch>,
     /// Windows that must keep what it has found there.
     pins: Vec<usize>,
 }
@@ -34,6 +41,11 @@ pub(super) struct ReadWait {
 impl ReadWait {
     pub(super) const fn is_in_round(&self, round: u32) -> bool {
         self.round == round
+    }
+
+    /// Whether all that it waited for has ended.
+    pub(super) const fn is_due(&self) -> bool {
+        self.pending == 0 && !self.has_claim
     }
 }
 
@@ -58,16 +70,20 @@ impl<S: Shelf> SetEngine<S> {
             deliver,
             round: 0,
             pending: 0,
+            is_counted: false,
             has_waited: false,
+            has_claim: false,
+            watch: None,
             pins: Vec::new(),
         };
         self.reads.insert(waiter, wait);
         self.attempt_read(now, waiter, None);
+        self.look_at_due(now, LAST);
         self.finish();
     }
 
     /// Looks at the read's ranges and answers it, or begins to wait for what it lacks. `granted` is the room
-    /// that was reserved for it, which is already in the purse.
+    /// that was reserved for it, which is already in the purse. What it finds to be zeros may be due to others.
     pub(super) fn attempt_read(&mut self, now: Moment, waiter: WaiterId, granted: Option<Charge>) {
         let Some(mut wait) = self.reads.remove(&waiter) else {
             return;
@@ -75,20 +91,25 @@ impl<S: Shelf> SetEngine<S> {
         // What still refers to earlier waits is void.
         wait.round += 1;
         wait.pending = 0;
+        wait.has_claim &= granted.is_none();
+        let has_claim = wait.has_claim;
+        let watched = self.take_watch(waiter, &mut wait);
         let pins = std::mem::take(&mut wait.pins);
         let verdict = self.examine_read(now, &wait);
-        let first = !wait.has_waited && granted.is_none();
+        let is_counted = std::mem::replace(&mut wait.is_counted, true);
         match verdict {
             Verdict::Readable => {
-                if first {
+                // They may have waited for the zeros that were found for it.
+                self.look_at_due(now, waiter);
+                if !is_counted {
                     self.count_read(&wait.request, (0, Counter::ReadOpsHit));
                 }
                 let result = self.collect_read(&wait);
-                self.reply(waiter, Reply::Read(Ok(result)));
+                self.end_read((waiter, has_claim), Ok(result));
             }
-            Verdict::Failed(error) => self.reply(waiter, Reply::Read(Err(error))),
+            Verdict::Failed(error) => self.end_read((waiter, has_claim), Err(error)),
             Verdict::Wait(wants) => {
-                if first {
+                if !is_counted {
                     let missed = wants
                         .missing
                         .iter()
@@ -106,6 +127,9 @@ impl<S: Shelf> SetEngine<S> {
         }
         for window in pins {
             self.unpin(window);
+        }
+        if let Some(watched) = watched {
+            self.end_watch(watched.window);
         }
     }
 
@@ -130,14 +154,20 @@ impl<S: Shelf> SetEngine<S> {
             let is_granted = granted.is_some_and(|charge| charge.room >= needed.room)
                 || (wait.has_waited && self.purse.room >= needed.room);
             if !is_granted {
-                self.square();
-                if !self.shelf.take_room(needed) {
-                    let charge = waiting_charge(&wait.request, needed);
-                    self.actions.push_back(Action::AwaitRoom { waiter, charge });
-                    self.reads.insert(waiter, wait);
+                if !wait.has_claim {
+                    self.square();
+                    if self.shelf.take_room(needed) {
+                        self.purse += needed;
+                    } else {
+                        let charge = waiting_charge(&wait.request, needed);
+                        self.actions.push_back(Action::AwaitRoom { waiter, charge });
+                        wait.has_claim = true;
+                    }
+                }
+                if wait.has_claim {
+                    self.await_bytes(now, waiter, wait);
                     return;
                 }
-                self.purse += needed;
             }
             for part in &zeros {
                 self.zero(now, part);
@@ -159,13 +189,8 @@ impl<S: Shelf> SetEngine<S> {
                 object.paused_reads.push(reader);
             }
         }
-        let is_waiting = wait.pending > 0;
         self.pin_all(&mut wait);
-        self.reads.insert(waiter, wait);
-        if !is_waiting {
-            // All of it was written by others in the meantime, or is zeros. It has been counted.
-            self.attempt_read(now, waiter, Some(Charge::default()));
-        }
+        self.await_bytes(now, waiter, wait);
     }
 
     fn begin_fetch(
@@ -196,48 +221,75 @@ impl<S: Shelf> SetEngine<S> {
         let mut before = None;
         for part in zeros {
             let is_charged = before.is_some_and(|last: &MissingPart| last.is_in_window_of(part))
-                || self
-                    .objects
-                    .get(part.object)
-                    .is_some_and(|object| object.windows.contains_key(&part.index));
-            charge += part_charge(Span { start: 0, end: 0 }, !is_charged);
+                || self.is_charged(part);
+            let window = if is_charged { 0 } else { WINDOW_OVERHEAD_BYTES };
+            charge.room += i64::try_from(window + EXTENT_OVERHEAD_BYTES).unwrap_or(i64::MAX);
             before = Some(part);
         }
         charge
     }
 
+    /// Whether something is in the part's window, so that the window is charged.
+    fn is_charged(&self, part: &MissingPart) -> bool {
+        let object = self.objects.get(part.object);
+        let window = object.and_then(|object| object.windows.get(&part.index));
+        window
+            .and_then(|window| self.look(*window, |window| window.charge() != Charge::default()))
+            .unwrap_or(false)
+    }
+
     /// One of a waiting read's operations has ended; with the last it is looked at again.
-    pub(super) fn read_advances(&mut self, now: Moment, (waiter, round): (WaiterId, u32)) {
+    pub(super) fn read_advances(&mut self, now: Moment, reader: (WaiterId, u32)) {
+        if self.is_last_end(reader) {
+            self.attempt_read(now, reader.0, None);
+            self.look_at_due(now, LAST);
+        }
+    }
+
+    /// Notes that one of a waiting read's operations has ended, and says whether it was the last.
+    pub(super) fn is_last_end(&mut self, (waiter, round): (WaiterId, u32)) -> bool {
         let Some(wait) = self.reads.get_mut(&waiter) else {
-            return;
+            return false;
         };
         if wait.round != round || wait.pending == 0 {
-            return;
+            return false;
         }
         wait.pending -= 1;
-        if wait.pending == 0 {
-            self.attempt_read(now, waiter, None);
-        }
+        wait.pending == 0
     }
 
     /// Ends a waiting read with an error.
     pub(super) fn fail_read(&mut self, (waiter, round): (WaiterId, u32), error: &CacheError) {
-        if self
-            .reads
-            .get(&waiter)
-            .is_none_or(|wait| wait.round != round)
-        {
+        let wait = self.reads.get(&waiter);
+        let Some(wait) = wait.filter(|wait| wait.round == round) else {
             return;
-        }
+        };
+        let has_claim = wait.has_claim;
         self.drop_read(waiter);
-        self.reply(waiter, Reply::Read(Err(error.clone())));
+        self.end_read((waiter, has_claim), Err(error.clone()));
+    }
+
+    /// Answers a read, which holds up nobody any more who waits for room behind it.
+    fn end_read(
+        &mut self,
+        (waiter, has_claim): (WaiterId, bool),
+        result: Result<ReadBuf, CacheError>,
+    ) {
+        if has_claim {
+            self.actions.push_back(Action::ForgoRoom { waiter });
+        }
+        self.reply(waiter, Reply::Read(result));
     }
 
     /// Forgets a read whose caller is gone.
     pub(super) fn drop_read(&mut self, waiter: WaiterId) {
-        if let Some(wait) = self.reads.remove(&waiter) {
+        if let Some(mut wait) = self.reads.remove(&waiter) {
+            let watched = self.take_watch(waiter, &mut wait);
             for window in wait.pins {
                 self.unpin(window);
+            }
+            if let Some(watched) = watched {
+                self.end_watch(watched.window);
             }
         }
     }

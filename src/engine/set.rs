@@ -14,6 +14,7 @@ use super::layout::Layout;
 use super::object::{Object, ObjectRef, range_of};
 use super::read::ReadWait;
 use super::shelf::Shelf;
+use super::watch::Watches;
 use super::window::{Charge, Settlement, Span, Window};
 use super::write::WriteWait;
 use super::write_back::WriteBack;
@@ -66,6 +67,8 @@ pub(super) struct WindowEntry<Slot> {
     pub(super) slot: Slot,
     /// Reads that wait for more and must find here what they already have.
     pub(super) pins: u32,
+    /// What waiting reads lack here; keeps it open, too.
+    pub(super) watches: Watches,
 }
 
 /// A fetch or writeback under way.
@@ -148,6 +151,8 @@ pub(crate) struct SetEngine<S: Shelf> {
     pub(super) awaits_flush: bool,
     /// Windows that the door keeps from serving until the answers that are among the actions have been given.
     pub(super) unanswered: Vec<usize>,
+    /// Reads for which bytes have come in, to be looked at again in this call.
+    pub(super) due: BTreeSet<WaiterId>,
 }
 
 impl<S: Shelf> SetEngine<S> {
@@ -185,6 +190,7 @@ impl<S: Shelf> SetEngine<S> {
             is_fenced: false,
             awaits_flush,
             unanswered: Vec::new(),
+            due: BTreeSet::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use super::action::{Action, Reply, WaiterId};
 use super::object::spans;
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
+use super::watch::LAST;
 use super::window::{
     Access, Charge, EXTENT_OVERHEAD_BYTES, Put, PutOutcome, Settlement, Span, WINDOW_OVERHEAD_BYTES,
 };
@@ -161,6 +162,7 @@ impl<S: Shelf> SetEngine<S> {
             self.enter(now, waiter, wait);
         } else {
             self.attempt_read(now, waiter, Some(charge));
+            self.look_at_due(now, LAST);
         }
         self.finish();
     }
@@ -231,8 +233,11 @@ impl<S: Shelf> SetEngine<S> {
             }
             self.urgent.insert(object);
             self.pump(now);
+            self.look_at_due(now, LAST);
             return;
         }
+        // Reads were asked before what they waited for.
+        self.look_at_due(now, LAST);
         let bytes: u64 = wait
             .request
             .extents
@@ -271,8 +276,10 @@ impl<S: Shelf> SetEngine<S> {
         {
             object.turn = None;
         }
-        for window in windows {
+        for ((_, span), window) in spans(extent.range).zip(windows) {
             if has_entered {
+                let watchers = self.watchers(window, span);
+                self.due.extend(watchers);
                 self.note_written(window);
             } else {
                 self.close_window_if_idle(window);
@@ -293,6 +300,7 @@ impl<S: Shelf> SetEngine<S> {
         let (first, _, _) = *slices.first()?;
         let place = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
         let mut outcomes: Option<Vec<(u64, PutOutcome)>> = None;
+        let mut is_awaited = false;
         let mut guards: SmallVec<[S::Guard<'_>; 4]> = windows
             .iter()
             .filter_map(|window| Some(S::lock(&self.windows.get(*window)?.slot)))
@@ -331,6 +339,9 @@ impl<S: Shelf> SetEngine<S> {
                     outcomes.push((*index, outcome));
                 }
                 window.listed = true;
+                // Who waits for some of it is answered first.
+                window.unanswered |= window.awaited;
+                is_awaited |= window.awaited;
             }
         }
         let settlements: SmallVec<[Settlement; 4]> =
@@ -338,6 +349,9 @@ impl<S: Shelf> SetEngine<S> {
         drop(guards);
         for settlement in settlements {
             self.account(settlement);
+        }
+        if is_awaited {
+            self.unanswered.extend(windows);
         }
         outcomes
     }

@@ -96,6 +96,42 @@ async fn a_hit_does_not_overtake_the_answer_of_an_earlier_read() {
     rig.close().await;
 }
 
+///
+#[actix::test]
+async fn a_read_is_answered_before_the_store_does_when_a_write_brings_what_it_waits_for() {
+    let rig = Rig::new(config());
+    let set = rig.open("r-04-written").await;
+    rig.gate.hold_kind(OperationKind::Read);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let read = |number: usize| {
+        let (set, order) = (set.clone(), order.clone());
+        start(async move {
+            let bytes = set.read_at(0, 1000).await.unwrap().to_vec();
+            order.borrow_mut().push(number);
+            bytes
+        })
+    };
+    let first = read(1);
+    settle().await;
+    assert_eq!(rig.held(OperationKind::Read), 1);
+    set.write_at(500, data(2, 500)).await.unwrap();
+    settle().await;
+    assert!(order.borrow().is_empty(), "half of it is not here");
+    set.write_at(0, data(1, 500)).await.unwrap();
+    let second = read(2);
+    let expected = [data(1, 500), data(2, 500)].concat();
+    assert_eq!(first.await.unwrap(), expected);
+    assert_eq!(second.await.unwrap(), expected);
+    assert_eq!(*order.borrow(), [1, 2]);
+    assert_eq!(
+        rig.held(OperationKind::Read),
+        1,
+        "the store has not answered"
+    );
+    rig.audit(&[&set]).await;
+    rig.close().await;
+}
+
 /// R-13, H-37
 #[actix::test]
 async fn a_failed_read_is_told_and_a_later_one_asks_again() {

@@ -147,7 +147,7 @@ impl World {
     }
 }
 
-async fn take(world: &World, step: &Step) -> String {
+async fn take(world: &Rc<World>, step: &Step) -> String {
     let patience = step.patience;
     match &step.op {
         Op::Read {

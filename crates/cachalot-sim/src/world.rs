@@ -61,6 +61,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 struct WaitingRead {
     asked: Tick,
+    at: Moment,
     set: usize,
     parts: Vec<Part>,
     snap: Option<u64>,
@@ -104,12 +105,10 @@ pub(crate) async fn play(plan: Plan, is_logged: bool) -> Outcome {
 
 impl World {
     async fn start(plan: Plan, is_logged: bool) -> Self {
-        let memory = Arc::new(
-            MemoryBackend::builder()
-                .capabilities(plan.capabilities)
-                .copy_on_write(plan.copy_on_write)
-                .build(),
-        );
+        let memory = MemoryBackend::builder()
+            .capabilities(plan.capabilities)
+            .copy_on_write(plan.copy_on_write);
+        let memory = Arc::new(memory.build());
         let mut histories = Vec::new();
         for set in &plan.sets {
             let stored: Vec<_> = set.stored.iter().copied().zip(1..).collect();
@@ -189,32 +188,45 @@ impl World {
 
     pub(crate) fn read_begins(
         &self,
-        asked: Tick,
+        (asked, at): (Tick, Moment),
         (set, parts): (usize, &[Part]),
         snap: Option<u64>,
     ) {
         self.reads.borrow_mut().push(WaitingRead {
             asked,
+            at,
             set,
             parts: parts.to_vec(),
             snap,
         });
     }
 
-    /// A read is over. If it had to wait and was answered, no equal one that was asked for before may still wait.
-    pub(crate) fn read_ends(&self, asked: Tick, is_answered_late: bool) {
+    /// A read is over. Returns the equal ones that were asked for before and still wait: none may, if it was answered.
+    ///
+    /// Where it was served at once, only those count that were asked for at an earlier time: the set's actor has taken
+    /// those up, since time moves on only when nobody has anything to do. Before that, a read is on its way to the
+    /// actor and waits for nothing.
+    pub(crate) fn read_ends(&self, asked: Tick, has_waited: bool) -> Vec<Tick> {
         let mut reads = self.reads.borrow_mut();
         let Some(place) = reads.iter().position(|read| read.asked == asked) else {
-            return;
+            return Vec::new();
         };
         let read = reads.remove(place);
-        let overtaken = reads.iter().take(place).find(|earlier| {
+        let is_overtaken = |earlier: &&WaitingRead| {
             (earlier.set, &earlier.parts, earlier.snap) == (read.set, &read.parts, read.snap)
-        });
-        if let Some(earlier) = overtaken.filter(|_| is_answered_late) {
+                && (has_waited || earlier.at < read.at)
+        };
+        let overtaken = reads.iter().take(place).filter(is_overtaken);
+        overtaken.map(|earlier| earlier.asked).collect()
+    }
+
+    /// A read that was asked for at `asked` was answered, and these were asked for before and not: none may wait now.
+    pub(crate) fn check_order(&self, asked: Tick, overtaken: &[Tick]) {
+        let reads = self.reads.borrow();
+        if let Some(earlier) = reads.iter().find(|read| overtaken.contains(&read.asked)) {
             self.fail(format!(
                 "a read of {:?} asked for at {asked} was answered before an equal one of {}",
-                read.parts, earlier.asked
+                earlier.parts, earlier.asked
             ));
         }
     }

@@ -30,7 +30,7 @@ impl TestShelf {
         for (index, span, _) in &slices {
             if let Some(slot) = self.find(&key(*index)) {
                 let window = Self::lock(&slot);
-                if window.closed || window.is_journaled() || !window.may_put(*span, context) {
+                if window.closed || window.is_journaled() || !window.may_absorb(*span, context) {
                     return false;
                 }
             }

@@ -39,6 +39,8 @@ mod journal;
 mod limits;
 mod make;
 mod model;
+#[cfg(test)]
+mod order;
 mod random;
 #[cfg(test)]
 mod reads;

@@ -155,6 +155,7 @@ impl Rig {
                 }
                 Action::Journal(notice) => self.notices.push(notice),
                 Action::AwaitRoom { waiter, charge } => self.shelf.await_room(waiter, charge),
+                Action::ForgoRoom { waiter } => self.shelf.leave_queue(waiter),
                 Action::ForgoWriteRoom => self.shelf.forgo_writes(),
                 Action::Reply { waiter, reply } => {
                     assert!(

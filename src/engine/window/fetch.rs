@@ -61,6 +61,32 @@ impl Window {
         }
     }
 
+    /// Where the first byte of `span` lies that can't be served.
+    pub(crate) fn lacking(&self, span: Span) -> Option<u32> {
+        let mut at = span.start;
+        let first = self.find(span.start);
+        for (nth, extent) in self.extents.from(first).iter().enumerate() {
+            let state = self.extents.state(first + nth);
+            let is_readable = match state {
+                Some(ExtentState::Rx { .. } | ExtentState::Error(_)) | None => false,
+                Some(
+                    ExtentState::Clean
+                    | ExtentState::Zero
+                    | ExtentState::Dirty(_)
+                    | ExtentState::Tx { .. },
+                ) => true,
+            };
+            if extent.start > at || !is_readable {
+                break;
+            }
+            at = extent.end();
+            if at >= span.end {
+                return None;
+            }
+        }
+        Some(at)
+    }
+
     /// Marks what is missing in `span` as being fetched by `op`. Returns those bytes.
     pub(crate) fn begin_fetch(&mut self, span: Span, op: OpId) -> u64 {
         self.fill_gaps(span, &ExtentState::Rx { op }, 0)

@@ -92,6 +92,8 @@ pub(crate) struct Window {
     pub(crate) closed: bool,
     /// Whether reads wait for their answer from what has just come in: no later read is served before them.
     pub(crate) unanswered: bool,
+    /// Whether a read waits for bytes that are not here: whoever brings some has it looked at again.
+    pub(crate) awaited: bool,
 }
 
 impl Window {
@@ -268,9 +270,10 @@ impl Window {
         self.extents.iter()
     }
 
-    /// What the window costs now.
+    /// What the window costs now. While nothing is in it, it is open only for those who wait, and costs nothing, as
+    /// they do.
     pub(crate) fn charge(&self) -> Charge {
-        if self.closed {
+        if self.closed || (self.extents.is_empty() && self.overtaken.is_empty()) {
             return Charge::default();
         }
         let overtaken = i64::try_from(self.overtaken_bytes).unwrap_or(i64::MAX);

@@ -47,6 +47,12 @@ impl Window {
         })
     }
 
+    /// Whether callers may put a write in without the set's actor: it may enter, and brings nothing that a read waits
+    /// for, which is to be answered then (rule R-04).
+    pub(crate) fn may_absorb(&self, span: Span, context: u64) -> bool {
+        self.may_put(span, context) && !(self.awaited && self.lacking(span).is_some())
+    }
+
     /// Makes exactly `put.span` dirty with `put.bytes`.
     ///
     /// # Errors

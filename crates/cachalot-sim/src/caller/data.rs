@@ -1,6 +1,7 @@
 //! Reads and writes, byte by byte.
 
 use std::future::{Future, poll_fn};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use cachalot::message::{Read, Write};
@@ -16,7 +17,7 @@ use crate::space::{Extent, Part, Spread};
 use crate::world::{Snap, World};
 
 pub(super) async fn read(
-    world: &World,
+    world: &Rc<World>,
     (set, parts): (usize, &[Part]),
     (way, hints, snap): (Way, Hints, Option<u32>),
     patience: Patience,
@@ -66,7 +67,8 @@ pub(super) async fn read(
     };
     // The answer to a message takes one more turn of its caller's thread than that to a call.
     if way != Way::Message {
-        world.read_begins(asked.tick, (set, parts), snap.map(|snap| snap.id));
+        let snap = snap.map(|snap| snap.id);
+        world.read_begins((asked.tick, asked.at), (set, parts), snap);
     }
     let answer: Option<Result<ReadBuf, CacheError>> = {
         let mut asking = std::pin::pin!(asking);
@@ -77,7 +79,7 @@ pub(super) async fn read(
         })
         .await
     };
-    world.read_ends(asked.tick, has_waited && matches!(answer, Some(Ok(_))));
+    judge_order(world, (asked.tick, has_waited), &answer);
     let bytes = match answer {
         None => return GIVEN_UP.to_owned(),
         Some(Ok(bytes)) => bytes.to_vec(),
@@ -89,6 +91,27 @@ pub(super) async fn read(
     };
     judge_read(world, (set, parts), (&bytes, len), (asked.tick, snap));
     "read".to_owned()
+}
+
+/// Fails the run if earlier reads still wait though this one, which is over, was answered. Those that were answered
+/// before one that was served at the door may not have seen their answers yet: they do before a new task begins.
+fn judge_order(
+    world: &Rc<World>,
+    (asked, has_waited): (Tick, bool),
+    answer: &Option<Result<ReadBuf, CacheError>>,
+) {
+    let overtaken = world.read_ends(asked, has_waited);
+    // An error comes from a fetch of its own, which an earlier read may have yet to ask for.
+    let is_told = matches!(answer, Some(Ok(_) | Err(CacheError::NotFound { .. })));
+    if overtaken.is_empty() || !is_told {
+        return;
+    }
+    if has_waited {
+        world.check_order(asked, &overtaken);
+        return;
+    }
+    let world = world.clone();
+    actix::spawn(async move { world.check_order(asked, &overtaken) });
 }
 
 /// Shows the judge what a read gave.

@@ -109,7 +109,6 @@ impl World {
     }
 
     pub(super) fn check(&mut self) {
-        self.oracle.note_waiting();
         if self.shelf.used().dirty > 0 {
             self.was_unstored = true;
         } else {

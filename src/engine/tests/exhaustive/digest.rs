@@ -20,6 +20,7 @@ use crate::buf::ReadBuf;
 use crate::engine::extent::{ExtentState, OpId, Written};
 use crate::engine::object::{Object, range_of};
 use crate::engine::set::{Op, OpWaiters};
+use crate::engine::tests::make::range;
 use crate::engine::tests::shelf::TestShelf;
 use crate::engine::window::{Charge, Held, Span, Window};
 use crate::engine::{Access, BufferState, Shelf, WaiterId};
@@ -242,7 +243,11 @@ impl<'a> Code<'a> {
         }
         for (waiter, read) in &engine.reads {
             self.put_waiter(*waiter);
-            self.put_flags(&[read.has_waited]);
+            self.put_flags(&[read.has_waited, read.has_claim]);
+            // The window tells of the byte that it lacks only whether somebody does.
+            let watch = read.watch.expect("it lacks something");
+            let lacking = range(watch.offset, 1);
+            self.put_part(self.world.part_of(lacking));
         }
     }
 
@@ -336,7 +341,12 @@ impl<'a> Code<'a> {
 
     fn put_window(&mut self, index: u64, window: &Window, mut nth: usize) -> usize {
         self.put_long(index);
-        self.put_flags(&[window.listed, window.unanswered, window.has_overtaken()]);
+        self.put_flags(&[
+            window.listed,
+            window.unanswered,
+            window.awaited,
+            window.has_overtaken(),
+        ]);
         self.put_charge(window.charge());
         let mut slabs = Vec::new();
         for (span, extent) in window.iter() {
@@ -436,13 +446,8 @@ impl<'a> Code<'a> {
             self.put_waiter(*waiter);
             self.put_tag(*tag);
         }
-        let mut last = 0;
         for (waiter, look) in &oracle.reads {
             self.put_waiter(*waiter);
-            // Whether a write lies between it and the one before, or a new one.
-            let is_like_last = last == look.writes_before;
-            last = look.writes_before;
-            self.put_flags(&[is_like_last, look.writes_before == oracle.tags]);
             self.put_read(look);
         }
         for (waiter, look) in &oracle.flushes {
@@ -467,12 +472,7 @@ impl<'a> Code<'a> {
 
     fn put_read(&mut self, look: &ReadLook) {
         self.put_part(look.part);
-        self.put_flags(&[
-            look.deliver,
-            look.has_waited,
-            look.may_be_absent,
-            look.must_be_absent,
-        ]);
+        self.put_flags(&[look.deliver, look.may_be_absent, look.must_be_absent]);
         let mut seen = look.seen.clone();
         for allowed in seen.iter_mut().flatten() {
             *allowed &= self.live;

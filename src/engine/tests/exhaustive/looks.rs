@@ -24,9 +24,6 @@ pub(super) struct View {
 pub(super) struct ReadLook {
     pub(super) part: Part,
     pub(super) deliver: bool,
-    pub(super) has_waited: bool,
-    /// How many writes were asked before it. A read behind a write may find in memory what one before it waits for.
-    pub(super) writes_before: usize,
     /// All that was to be seen of its bytes since it was asked, without what other moments show as well.
     pub(super) seen: Vec<Cells>,
     pub(super) may_be_absent: bool,

@@ -121,7 +121,7 @@ fn say(what: &str) {
 
 /// The fields of the engine that the digest takes account of.
 const FIELDS: &str = "shelf options limits objects by_ref windows ops last_op reads writes flushes drops actions evictor aging \
-    urgent demand pausing unstored was_unstored idle last_idle emptied writebacks_in_flight contexts purse last_error is_fenced awaits_flush unanswered";
+    urgent demand pausing unstored was_unstored idle last_idle emptied writebacks_in_flight contexts purse last_error is_fenced awaits_flush unanswered due";
 
 /// A new field of the engine may be something that tells worlds apart.
 #[test]

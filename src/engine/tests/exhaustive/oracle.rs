@@ -206,8 +206,6 @@ impl Oracle {
         let look = ReadLook {
             part,
             deliver,
-            has_waited: false,
-            writes_before: self.tags,
             seen: Vec::new(),
             may_be_absent: false,
             must_be_absent: true,
@@ -215,11 +213,14 @@ impl Oracle {
         self.reads.insert(waiter, look);
     }
 
-    /// Whoever has no answer yet has begun to wait.
-    pub(super) fn note_waiting(&mut self) {
-        for look in self.reads.values_mut() {
-            look.has_waited = true;
-        }
+    /// Nobody who asked for the same before has been left waiting.
+    pub(super) fn check_order(&self, part: Part, asked: WaiterId) {
+        let mut earlier = self.reads.range(..asked);
+        let earlier = earlier.find(|(_, known)| known.part == part);
+        assert!(
+            earlier.is_none(),
+            "a read of {part:?} is answered before {earlier:?}"
+        );
     }
 
     pub(super) fn give_up_read(&mut self, waiter: WaiterId) {
@@ -313,25 +314,9 @@ impl Oracle {
         );
     }
 
-    pub(super) fn end_read(
-        &mut self,
-        waiter: WaiterId,
-        found: Option<&[u8]>,
-        is_equal_order: bool,
-    ) {
+    pub(super) fn end_read(&mut self, waiter: WaiterId, found: Option<&[u8]>) {
         let look = self.reads.remove(&waiter).expect("the read waits");
-        if is_equal_order && look.has_waited {
-            let earlier = self.reads.iter().find(|(other, known)| {
-                **other < waiter
-                    && known.part == look.part
-                    && known.has_waited
-                    && known.writes_before == look.writes_before
-            });
-            assert!(
-                earlier.is_none(),
-                "{waiter:?} is answered before {earlier:?}"
-            );
-        }
+        self.check_order(look.part, waiter);
         let Some(found) = found else {
             assert!(look.may_be_absent, "the object was said not to exist");
             return;

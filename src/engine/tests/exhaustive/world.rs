@@ -230,6 +230,7 @@ impl World {
                     self.tell(|| format!("  {waiter:?} waits for room"));
                     self.shelf.await_room(waiter, charge);
                 }
+                Action::ForgoRoom { waiter } => self.shelf.leave_queue(waiter),
                 Action::ForgoWriteRoom => self.shelf.forgo_writes(),
                 Action::Reply { waiter, reply } => self.take_reply(waiter, reply),
                 Action::Clean => {
@@ -367,12 +368,13 @@ impl World {
                     self.setup.missing == Missing::Zeros || !self.oracle.must_be_absent(waiter),
                     "a read of an object that does not exist found {bytes:?}"
                 );
-                self.oracle.end_read(waiter, Some(&bytes), true);
+                self.oracle.end_read(waiter, Some(&bytes));
             }
             Err(CacheError::NotFound { .. }) => {
                 assert_eq!(self.setup.missing, Missing::NotFound);
-                self.oracle.end_read(waiter, None, true);
+                self.oracle.end_read(waiter, None);
             }
+            // It may have asked the store for what an earlier one has yet to ask for, and was refused.
             Err(CacheError::Read { .. }) => self.oracle.give_up_read(waiter),
             Err(error) => panic!("a read failed with {error:?}"),
         }
