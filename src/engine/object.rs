@@ -165,6 +165,42 @@ impl Object {
         }
     }
 
+    /// A window holds nothing dirty any more.
+    pub(crate) fn unlist(&mut self, index: u64) {
+        self.listed.remove(&index);
+        if self.listed.is_empty() {
+            // An emptied tree keeps a node, which of many small objects would be much of their memory.
+            self.listed = BTreeSet::new();
+        }
+    }
+
+    /// A writeback has ended.
+    pub(crate) fn end_writeback(&mut self, op: OpId) -> Option<InFlight> {
+        let flight = self.writebacks.remove(&op);
+        if self.writebacks.is_empty() {
+            self.writebacks = BTreeMap::new();
+        }
+        flight
+    }
+
+    /// A fetch has ended.
+    pub(crate) fn end_fetch(&mut self, op: OpId) {
+        self.fetches.remove(&op);
+        self.cut_fetches.remove(&op);
+        if self.fetches.is_empty() {
+            self.fetches = BTreeSet::new();
+            self.cut_fetches = BTreeMap::new();
+        }
+    }
+
+    /// A window has gone.
+    pub(crate) fn forget_window(&mut self, index: u64) {
+        self.windows.remove(&index);
+        if self.windows.is_empty() {
+            self.windows = BTreeMap::new();
+        }
+    }
+
     /// Whether it holds nothing and nothing is under way, so that only what is known of it would be lost.
     pub(crate) fn holds_nothing(&self) -> bool {
         self.windows.is_empty()

@@ -262,7 +262,7 @@ impl<S: Shelf> SetEngine<S> {
             };
             let index = entry.index;
             if let Some(object) = self.objects.get_mut(object) {
-                object.listed.remove(&index);
+                object.unlist(index);
             }
         }
         self.note_stored(object);

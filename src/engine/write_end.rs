@@ -42,7 +42,7 @@ impl<S: Shelf> SetEngine<S> {
         let Some(object) = self.objects.get_mut(number) else {
             return;
         };
-        let Some(flight) = object.writebacks.remove(&op) else {
+        let Some(flight) = object.end_writeback(op) else {
             return;
         };
         object.absence_in_doubt = false;

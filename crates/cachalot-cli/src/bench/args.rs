@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::cases::plan::{Case, Fill};
+use super::memory::Filling;
 use crate::cli::{
     CacheArgs, LayoutArgs, parse_count, parse_exponent, parse_share, parse_size, parse_time,
 };
@@ -39,7 +40,8 @@ Examples:
   cachalot bench --read-share 0.95 --pattern uniform --working-set 1GiB --cache 256MiB
   cachalot bench --json --duration 2s | jq .cache.ops_per_second
   cachalot bench --case read_hit_4k --threads 1,2       the cache alone, over a store that costs nothing
-  cachalot bench --case all --json > figures.json")]
+  cachalot bench --case all --json > figures.json
+  cachalot bench --memory all --cache 64MiB             does the process keep to the limit?")]
 pub(crate) struct BenchArgs {
     /// The threads that ask [default: 2].
     #[arg(long, value_delimiter = ',', value_parser = parse_count, value_name = "N")]
@@ -89,6 +91,15 @@ pub(crate) struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Fill the cache in ways that are bad for it, and compare what the process held at most with the bound.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        conflicts_with = "cases"
+    )]
+    pub(crate) memory: Vec<Filling>,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
     #[command(flatten)]
