@@ -7,6 +7,7 @@ mod chart;
 mod memory;
 mod report;
 mod run;
+mod scale;
 mod side;
 mod target;
 mod workload;
@@ -29,7 +30,7 @@ use workload::{Pattern, Workload};
 
 /// Runs `cachalot bench`.
 pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
-    if args.cases.is_asked() || !args.memory.is_empty() {
+    if args.is_of_parts() {
         return measure_cases(args).await;
     }
     let workload = workload_of(&args)?;
@@ -98,10 +99,12 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
 /// Runs `cachalot bench --case` and its like beside the runtime, which has nothing to do meanwhile.
 async fn measure_cases(args: BenchArgs) -> Result<(), CliError> {
     let work = tokio::task::spawn_blocking(move || {
-        if args.memory.is_empty() {
-            cases::cases(&args)
-        } else {
+        if !args.scaling.scale.is_empty() {
+            scale::scale(&args)
+        } else if !args.memory.is_empty() {
             memory::memory(&args)
+        } else {
+            cases::cases(&args)
         }
     });
     tokio::select! {

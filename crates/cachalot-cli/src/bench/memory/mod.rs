@@ -194,8 +194,12 @@ fn measure(
         .map_err(CliError::cache("open a set"))?;
     let resident_before = resident_bytes();
     let operations = fill.run(filling, &set)?;
-    let overhead = matches!(filling, Filling::Buffers | Filling::DirtyBuffers)
-        .then(|| Overhead::of(&fill.cache, resident_bytes().saturating_sub(resident_before)));
+    let overhead = matches!(filling, Filling::Buffers | Filling::DirtyBuffers).then(|| {
+        Overhead::of(
+            &fill.cache,
+            resident_bytes().saturating_sub(resident_before),
+        )
+    });
     let charged = fill.cache.stats().charged.room;
     let report = MemoryCaseReport {
         filling,
