@@ -101,7 +101,8 @@ impl Scene {
         let mut clean: Vec<_> = sets.iter().map(ObjectSet::clean_events).collect();
         let mut clean: FuturesUnordered<_> = clean.iter_mut().map(CleanEvents::next).collect();
         // All of them wait before it begins.
-        drop(futures::poll!(clean.next()));
+        let is_early = futures::poll!(clean.next()).is_ready();
+        debug_assert!(!is_early, "something was stored before it had to be");
         let begun = self.begin();
         for offset in (0..bytes).step_by(4 << 10) {
             self.set.write_object(0, offset, block()).await?;
