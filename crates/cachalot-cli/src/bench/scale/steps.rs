@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytesize::ByteSize;
-use cachalot::{CacheConfig, CacheError, CleanEvents, ObjectExtent, ObjectSet, SetOptions};
-use futures::StreamExt;
-use futures::future::{join, join_all, select, try_join_all};
-use futures::stream::FuturesUnordered;
+use cachalot::{CacheConfig, CacheError, ObjectExtent, ObjectSet, SetOptions};
+use futures::future::{join, select, try_join_all};
 
 use super::{Scene, Step};
 use crate::bench::cases::timing::process_cpu;
@@ -78,39 +76,34 @@ impl Scene {
 
     /// Has all that n sets hold stored: the flusher is told that nothing may be dirty.
     async fn flush_sets(&self) -> Result<Took, CacheError> {
-        let sets = self.dirty_sets().await?;
-        let mut clean: Vec<_> = sets.iter().map(ObjectSet::clean_events).collect();
+        let _sets = self.dirty_sets().await?;
+        let bytes = self.n * SET_BYTES;
         let begun = self.begin();
-        let config = CacheConfig {
-            target_dirty_bytes: ByteSize(0),
-            ..self.config.clone()
-        };
-        self.cache.set_limits(&config).await?;
-        join_all(clean.iter_mut().map(CleanEvents::next)).await;
-        Ok(self.end(&begun, self.n * SET_BYTES))
+        self.set_target(0).await?;
+        self.store.until_written(bytes).await;
+        Ok(self.end(&begun, bytes))
     }
 
-    /// Writes so much above what may be dirty, until as much of some sets is stored.
+    /// Writes so much above what may be dirty, until as much is stored.
     async fn flush_few_of_sets(&self, bytes: u64) -> Result<Took, CacheError> {
-        let sets = self.dirty_sets().await?;
-        let config = CacheConfig {
-            target_dirty_bytes: ByteSize(self.n * SET_BYTES),
-            ..self.config.clone()
-        };
-        self.cache.set_limits(&config).await?;
-        let mut clean: Vec<_> = sets.iter().map(ObjectSet::clean_events).collect();
-        let mut clean: FuturesUnordered<_> = clean.iter_mut().map(CleanEvents::next).collect();
-        // All of them wait before it begins.
-        let is_early = futures::poll!(clean.next()).is_ready();
-        debug_assert!(!is_early, "something was stored before it had to be");
+        let _sets = self.dirty_sets().await?;
+        self.set_target(self.n * SET_BYTES).await?;
         let begun = self.begin();
+        let written = self.store.written_bytes();
         for offset in (0..bytes).step_by(4 << 10) {
             self.set.write_object(0, offset, block()).await?;
         }
-        for _ in 0..bytes / SET_BYTES {
-            clean.next().await;
-        }
+        // What came since the flusher last looked waits for its next look.
+        self.store.until_written(written + bytes / 16 * 15).await;
         Ok(self.end(&begun, bytes))
+    }
+
+    async fn set_target(&self, dirty_bytes: u64) -> Result<(), CacheError> {
+        let config = CacheConfig {
+            target_dirty_bytes: ByteSize(dirty_bytes),
+            ..self.config.clone()
+        };
+        self.cache.set_limits(&config).await
     }
 
     async fn dirty_sets(&self) -> Result<Vec<ObjectSet>, CacheError> {

@@ -10,6 +10,7 @@ use cachalot::backend::{Backend, BackendRead, BackendWrite, Capabilities, ListPa
 use cachalot::{BackendError, ByteRange, ObjectName};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
+use futures::task::AtomicWaker;
 
 /// What reads are answered with.
 static ZEROS: [u8; 4 << 20] = [0; 4 << 20];
@@ -27,6 +28,8 @@ pub(super) struct GatedStore {
     gate: Arc<Mutex<Gate>>,
     reads: AtomicU64,
     writes: AtomicU64,
+    written_bytes: AtomicU64,
+    watcher: AtomicWaker,
 }
 
 impl GatedStore {
@@ -51,6 +54,24 @@ impl GatedStore {
     /// Reads and writes so far.
     pub(super) fn operations(&self) -> u64 {
         self.reads.load(Ordering::Relaxed) + self.writes.load(Ordering::Relaxed)
+    }
+
+    /// The bytes written so far.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Acquire)
+    }
+
+    /// Waits until so many bytes have been written; one may wait at a time.
+    pub(super) async fn until_written(&self, bytes: u64) {
+        poll_fn(|context| {
+            self.watcher.register(context.waker());
+            if self.written_bytes() >= bytes {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     fn answer<T: Send + 'static>(&self, answer: T) -> BoxFuture<'static, T> {
@@ -82,7 +103,9 @@ impl Backend for GatedStore {
 
     fn write(&self, write: BackendWrite) -> BoxFuture<'static, Result<(), BackendError>> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        drop(write);
+        self.written_bytes
+            .fetch_add(write.len_bytes(), Ordering::Release);
+        self.watcher.wake();
         self.answer(Ok(()))
     }
 
