@@ -86,16 +86,30 @@ impl Filling {
     }
 
     const fn answers(self) -> Answers {
-        match self {
-            Self::Slices => Answers::Slices,
-            _ => Answers::Fresh,
+        if matches!(self, Self::Slices) {
+            Answers::Slices
+        } else {
+            Answers::Fresh
         }
     }
 
     const fn delay(self) -> Duration {
-        match self {
-            Self::DirtyLimit => Duration::from_millis(1),
-            _ => Duration::ZERO,
+        if matches!(self, Self::DirtyLimit) {
+            Duration::from_millis(1)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// The limit of dirty bytes, and their target.
+    const fn dirty_bytes(self, cache_bytes: u64) -> (u64, u64) {
+        if matches!(self, Self::Writes4kOver512 | Self::DirtyBuffers) {
+            // Nothing is to be written back by itself.
+            (cache_bytes, cache_bytes)
+        } else if matches!(self, Self::DirtyLimit) {
+            (cache_bytes / 2, cache_bytes / 2)
+        } else {
+            (cache_bytes / 2, cache_bytes / 4)
         }
     }
 }
@@ -166,12 +180,7 @@ fn measure(
     total_bytes: u64,
 ) -> Result<MemoryCaseReport, CliError> {
     let never = Duration::from_secs(3600);
-    let (dirty, target) = match filling {
-        // Nothing is to be written back by itself.
-        Filling::Writes4kOver512 | Filling::DirtyBuffers => (cache_bytes, cache_bytes),
-        Filling::DirtyLimit => (cache_bytes / 2, cache_bytes / 2),
-        _ => (cache_bytes / 2, cache_bytes / 4),
-    };
+    let (dirty, target) = filling.dirty_bytes(cache_bytes);
     let config = CacheConfig {
         max_bytes: ByteSize(cache_bytes),
         max_dirty_bytes: ByteSize(dirty),

@@ -137,10 +137,11 @@ fn singles(asked: &[Step]) -> Vec<Step> {
 fn measure(step: Step, factor: u64) -> Result<StepReport, CliError> {
     let n = step.base() * factor;
     let room = ByteSize::gib(4);
-    let dirty = match step {
-        // The first write fills it.
-        Step::WaitingWrites | Step::GivenUpWrites => ByteSize::mib(1),
-        _ => room,
+    let dirty = if matches!(step, Step::WaitingWrites | Step::GivenUpWrites) {
+        // It is filled before the step, so that writes wait.
+        ByteSize::mib(1)
+    } else {
+        room
     };
     let config = CacheConfig {
         max_bytes: room,
