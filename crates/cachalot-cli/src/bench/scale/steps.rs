@@ -157,7 +157,8 @@ impl Scene {
             let begun = self.begin();
             let read = self.set.read_object(0, 0, self.n * BLOCK);
             let (read, opened) = join(read, self.open_gate()).await;
-            (read?, opened?);
+            read?;
+            opened?;
             Ok::<Begun, CacheError>(begun)
         };
         let (small, begun) = join(small, large).await;
@@ -170,7 +171,8 @@ impl Scene {
         let begun = self.begin();
         let read = |_| self.set.read_object(0, 0, BLOCK);
         let (read, opened) = join(try_join_all((0..self.n).map(read)), self.open_gate()).await;
-        (read?, opened?);
+        read?;
+        opened?;
         Ok(self.end(&begun, BLOCK))
     }
 
@@ -180,7 +182,8 @@ impl Scene {
         let begun = self.begin();
         let flushes = try_join_all((0..self.n).map(|_| self.set.flush()));
         let (flushed, opened) = join(flushes, self.open_gate()).await;
-        (flushed?, opened?);
+        flushed?;
+        opened?;
         Ok(self.end(&begun, BLOCK))
     }
 
@@ -195,7 +198,8 @@ impl Scene {
         let writes = try_join_all((0..self.n).map(write));
         if are_made {
             let (written, opened) = join(writes, self.open_gate()).await;
-            (written?, opened?);
+            written?;
+            opened?;
         } else {
             let taken = Box::pin(self.all_are_taken());
             // Their callers go.
@@ -217,7 +221,8 @@ impl Scene {
         let begun = self.begin();
         let write = |number| self.set.write_object(0, number * BLOCK * 2, block());
         let (written, opened) = join(try_join_all((0..self.n).map(write)), self.open_gate()).await;
-        (written?, opened?);
+        written?;
+        opened?;
         Ok(self.end(&begun, self.n * BLOCK))
     }
 
