@@ -5,11 +5,11 @@
 //! wait for dirty room and room, fetches for room alone. While claims wait, nobody takes room past them. A claim larger
 //! than a whole limit is let through alone: once nothing else is held.
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::claims::Queues;
+pub(crate) use super::claims::{Claim, Claimant};
 use super::sync::Mutex;
 use super::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use crate::config::Limits;
@@ -21,26 +21,6 @@ pub(super) const DIRTY_BUFFER_BYTES: u64 = 1 << 10;
 const DIRTY_BUFFERS_MIN: u64 = 256;
 /// One part in this many of the room is kept for bookkeeping that can't wait for room.
 const HEADROOM_PART: u64 = 64;
-
-/// Who is told that its claim has been met.
-pub(crate) trait Claimant: Send + Sync + fmt::Debug {
-    /// The room is reserved. Must not block.
-    fn grant(&self, waiter: WaiterId, charge: Charge);
-}
-
-/// Somebody's wait for room.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    pub(crate) claimant: Arc<dyn Claimant>,
-    pub(crate) waiter: WaiterId,
-    pub(crate) charge: Charge,
-}
-
-impl Claim {
-    const fn is_write(&self) -> bool {
-        self.charge.dirty > 0
-    }
-}
 
 /// What waits, for the flusher and the trimmer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -55,43 +35,6 @@ pub(crate) struct Waiting {
     pub(crate) room: u64,
     /// Whether the first in a queue is larger than a whole limit, and so goes alone.
     pub(crate) is_oversized: bool,
-}
-
-#[derive(Debug, Default)]
-struct Queues {
-    writes: VecDeque<Claim>,
-    fetches: VecDeque<Claim>,
-    /// What all of them claim.
-    claimed: Charge,
-}
-
-impl Queues {
-    fn push(&mut self, claim: Claim) {
-        self.claimed += claim.charge;
-        if claim.is_write() {
-            self.writes.push_back(claim);
-        } else {
-            self.fetches.push_back(claim);
-        }
-    }
-
-    fn retain(&mut self, stays: impl Fn(&Claim) -> bool) {
-        let mut gone = Charge::default();
-        for queue in [&mut self.writes, &mut self.fetches] {
-            queue.retain(|claim| {
-                let stays = stays(claim);
-                if !stays {
-                    gone += claim.charge;
-                }
-                stays
-            });
-        }
-        self.claimed -= gone;
-    }
-
-    fn len(&self) -> usize {
-        self.writes.len() + self.fetches.len()
-    }
 }
 
 /// See the [module](self).
@@ -295,10 +238,10 @@ impl Ledger {
 
     fn note_waiting(&self, queues: &Queues) {
         self.writes_waiting
-            .store(queues.writes.len(), Ordering::Release);
+            .store(queues.writes(), Ordering::Release);
         self.fetches_waiting
-            .store(queues.fetches.len(), Ordering::Release);
-        if queues.writes.is_empty() {
+            .store(queues.fetches(), Ordering::Release);
+        if queues.writes() == 0 {
             self.write_wants_room.store(0, Ordering::Release);
         }
     }
@@ -308,26 +251,16 @@ impl Ledger {
         let mut met = Vec::new();
         {
             let mut queues = self.queues.lock();
-            while let Some(claim) = queues.writes.front() {
-                if !self.meet(claim) {
-                    break;
-                }
-                met.extend(queues.writes.pop_front());
+            while queues.first_write().is_some_and(|claim| self.meet(claim)) {
+                met.extend(queues.pop_write());
             }
             let write_wants_room = queues
-                .writes
-                .front()
+                .first_write()
                 .is_some_and(|claim| self.lacks_only_room(claim));
             self.write_wants_room
                 .store(usize::from(write_wants_room), Ordering::Release);
-            while let Some(claim) = queues.fetches.front() {
-                if write_wants_room || !self.meet(claim) {
-                    break;
-                }
-                met.extend(queues.fetches.pop_front());
-            }
-            for claim in &met {
-                queues.claimed -= claim.charge;
+            while !write_wants_room && queues.first_fetch().is_some_and(|claim| self.meet(claim)) {
+                met.extend(queues.pop_fetch());
             }
             self.note_waiting(&queues);
         }
@@ -368,30 +301,34 @@ impl Ledger {
 
     /// Forgets the claims of a claimant that is gone.
     pub(crate) fn forget(&self, claimant: &Arc<dyn Claimant>) {
-        self.forget_where(|claim| Arc::ptr_eq(&claim.claimant, claimant));
+        self.forget_where(claimant, None, |_| true);
     }
 
     /// Forgets a claimant's claims of writes; those of its fetches wait on.
     pub(crate) fn forget_writes(&self, claimant: &Arc<dyn Claimant>) {
-        self.forget_where(|claim| claim.is_write() && Arc::ptr_eq(&claim.claimant, claimant));
+        self.forget_where(claimant, None, Claim::is_write);
     }
 
     /// Forgets one claim. Returns whether it still waited; if not, its room was or will be granted.
     pub(crate) fn cancel(&self, claimant: &Arc<dyn Claimant>, waiter: WaiterId) -> bool {
-        self.forget_where(|claim| claim.waiter == waiter && Arc::ptr_eq(&claim.claimant, claimant))
+        self.forget_where(claimant, Some(waiter), |_| true)
     }
 
     /// Forgets claims, and meets those that waited behind them. Returns whether there were any.
-    fn forget_where(&self, goes: impl Fn(&Claim) -> bool) -> bool {
+    fn forget_where(
+        &self,
+        claimant: &Arc<dyn Claimant>,
+        waiter: Option<WaiterId>,
+        goes: impl Fn(&Claim) -> bool,
+    ) -> bool {
         if !self.has_waiting() {
             return false;
         }
         let found = {
             let mut queues = self.queues.lock();
-            let before = queues.len();
-            queues.retain(|claim| !goes(claim));
+            let found = queues.forget(claimant, waiter, goes);
             self.note_waiting(&queues);
-            queues.len() < before
+            found
         };
         if found {
             self.serve();
@@ -414,8 +351,8 @@ impl Ledger {
                 || amount(claim.charge.dirty) > self.dirty.limit().saturating_sub(dirty)
         };
         Waiting {
-            is_oversized: queues.writes.front().is_some_and(is_oversized)
-                || queues.fetches.front().is_some_and(is_oversized),
+            is_oversized: queues.first_write().is_some_and(is_oversized)
+                || queues.first_fetch().is_some_and(is_oversized),
             claims: queues.len(),
             dirty: amount(queues.claimed.dirty),
             dirty_buffers: amount(queues.claimed.dirty_buffers),

@@ -21,6 +21,7 @@ mod bell;
 mod books;
 mod budget;
 mod cell;
+mod claims;
 mod directory;
 mod driver;
 mod flusher;

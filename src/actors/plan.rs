@@ -51,6 +51,8 @@ pub(crate) struct FlushPlan {
     /// Bytes that this pass has still to ask for.
     wanted: u64,
     asked: BTreeSet<u64>,
+    /// Sets that were believed to be older than they are, and so may be asked once more.
+    corrected: BTreeSet<u64>,
     /// Where the set asked last stood: all that stand before it have been asked.
     cursor: Option<(Moment, u64)>,
 }
@@ -71,6 +73,7 @@ impl FlushPlan {
     pub(crate) fn begin(&mut self, levels: &Levels) {
         self.wanted = levels.surplus();
         self.asked.clear();
+        self.corrected.clear();
         self.cursor = None;
     }
 
@@ -111,6 +114,12 @@ impl FlushPlan {
     /// A set has taken on so many bytes, and its oldest dirty bytes are now these.
     pub(crate) fn answered(&mut self, set: u64, taken: u64, oldest: Option<Moment>) {
         self.wanted = self.wanted.saturating_sub(taken);
+        // What has just become dirty is filed under a guess: where that was too early, the set's turn is yet to come.
+        let believed = self.ages.get(&set);
+        let is_younger = oldest.is_some_and(|oldest| believed.is_some_and(|at| *at < oldest));
+        if taken == 0 && is_younger && self.corrected.insert(set) {
+            self.asked.remove(&set);
+        }
         self.note(set, oldest);
     }
 }
@@ -184,6 +193,23 @@ mod tests {
         assert_eq!((set, demand.bytes), (1, 20));
         plan.answered(1, 20, None);
         assert_eq!(plan.next(&levels(150)), None);
+    }
+
+    /// F-01
+    #[test]
+    fn a_set_that_is_younger_than_was_believed_comes_in_its_turn() {
+        let mut plan = FlushPlan::default();
+        plan.note(1, Some(at(95)));
+        plan.note(2, Some(at(97)));
+        plan.begin(&levels(150));
+        assert_eq!(plan.next(&levels(150)).map(|(set, _)| set), Some(1));
+        plan.answered(1, 0, Some(at(98)));
+        assert_eq!(plan.next(&levels(150)).map(|(set, _)| set), Some(2));
+        plan.answered(2, 30, None);
+        let (set, demand) = plan.next(&levels(150)).unwrap();
+        assert_eq!((set, demand.bytes), (1, 20));
+        plan.answered(1, 0, Some(at(99)));
+        assert_eq!(plan.next(&levels(150)), None, "once more, and no more");
     }
 
     /// F-01, W-08, H-28

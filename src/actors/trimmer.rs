@@ -1,6 +1,6 @@
 //! `TrimActor`: holds cached bytes under the limit, and objects under theirs, across sets (rule T-01).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,18 +67,13 @@ impl TrimActor {
             self.common.note_short(self.levels().short());
             return;
         }
-        let mut sets: Vec<(Option<Moment>, Arc<SetShared>)> = self
-            .directory
-            .sets()
-            .into_iter()
-            .filter(|set| set.may_give(wants_objects))
-            .map(|set| (set.coldest(), set))
-            .collect();
-        // Those that give nothing, but may have idle objects, come last.
-        sets.sort_by(|(a, left), (b, right)| {
-            (a.is_none(), a, &left.id).cmp(&(b.is_none(), b, &right.id))
-        });
-        sets.reverse();
+        let mut known = self.directory.sets();
+        known.retain(|set| set.may_give(wants_objects));
+        known.sort_by(|left, right| left.id.cmp(&right.id));
+        let mut sets = ByAge::default();
+        for set in known {
+            sets.file(set);
+        }
         self.is_looking = true;
         self.ask_next(sets, BTreeSet::new(), ctx);
     }
@@ -86,7 +81,7 @@ impl TrimActor {
     /// Asks the set with the coldest bytes, then the next, until enough has gone.
     fn ask_next(
         &mut self,
-        mut sets: Vec<(Option<Moment>, Arc<SetShared>)>,
+        mut sets: ByAge,
         mut exhausted: BTreeSet<SetId>,
         ctx: &mut Context<Self>,
     ) {
@@ -96,7 +91,7 @@ impl TrimActor {
             objects,
         };
         let next = sets.pop().filter(|_| bytes > 0 || objects > 0);
-        let Some((_, set)) = next else {
+        let Some(set) = next else {
             self.end_look(ctx);
             return;
         };
@@ -110,7 +105,7 @@ impl TrimActor {
                 if freed.bytes == 0 && freed.objects == 0 {
                     exhausted.insert(set.id.clone());
                 } else if !exhausted.contains(&set.id) {
-                    file(&mut sets, set);
+                    sets.file(set);
                 }
                 trimmer.ask_next(sets, exhausted, ctx);
             })
@@ -134,12 +129,25 @@ impl TrimActor {
     }
 }
 
-/// Puts a set back in its place by age; the coldest is at the end.
-fn file(sets: &mut Vec<(Option<Moment>, Arc<SetShared>)>, set: Arc<SetShared>) {
-    let coldest = set.coldest();
-    let key = |coldest: &Option<Moment>| (coldest.is_none(), *coldest);
-    let place = sets.partition_point(|(other, _)| key(other) > key(&coldest));
-    sets.insert(place, (coldest, set));
+/// The sets that may give something, the coldest first. Those that give nothing, but may have idle objects, come last.
+#[derive(Debug, Default)]
+struct ByAge {
+    /// Of like age, who was filed first comes first.
+    sets: BTreeMap<(bool, Option<Moment>, u64), Arc<SetShared>>,
+    filed: u64,
+}
+
+impl ByAge {
+    fn file(&mut self, set: Arc<SetShared>) {
+        self.filed += 1;
+        let coldest = set.coldest();
+        self.sets
+            .insert((coldest.is_none(), coldest, self.filed), set);
+    }
+
+    fn pop(&mut self) -> Option<Arc<SetShared>> {
+        self.sets.pop_first().map(|(_, set)| set)
+    }
 }
 
 /// Asks a set; `None` when it is gone.

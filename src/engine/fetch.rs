@@ -89,8 +89,7 @@ impl<S: Shelf> SetEngine<S> {
         // Who was asked first may have begun to wait for it last.
         fetch.waiters.reads.sort_unstable();
         if let Some(object) = self.objects.get_mut(fetch.object) {
-            object.fetches.remove(&op);
-            object.cut_fetches.remove(&op);
+            object.end_fetch(op);
         }
         let (object, window) = (fetch.object, fetch.window);
         match result {

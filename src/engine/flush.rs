@@ -1,9 +1,10 @@
 //! Flushes: callers who wait until everything that was dirty when they asked is stored (rule F-06).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::{Flushed, Reply, WaiterId};
-use super::object::{ObjectFlush, spans};
+use super::flush_list::{FlushList, ObjectFlush};
+use super::object::spans;
 use super::set::SetEngine;
 use super::shelf::Shelf;
 use super::window::{Cutoff, Span};
@@ -13,6 +14,9 @@ use crate::types::{ByteRange, Moment, SnapId};
 
 /// Objects to flush, each with the ranges that are meant, or all of it.
 type Targets = Vec<(usize, Option<Vec<ByteRange>>)>;
+
+/// As many flushes as this are each looked at by itself.
+const FLUSHES_FEW: usize = 4;
 
 /// A flush that is not yet answered.
 #[derive(Debug)]
@@ -88,19 +92,15 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     fn ranges_by_object(&self, extents: &[ObjectExtent]) -> Targets {
-        let mut targets: Targets = Vec::new();
+        let mut targets: BTreeMap<usize, Vec<ByteRange>> = BTreeMap::new();
         for extent in extents {
             let id = Self::head(&extent.object);
-            let Some(object) = self.by_ref.get(&id).copied() else {
-                continue;
-            };
-            match targets.iter_mut().find(|(known, _)| *known == object) {
-                Some((_, Some(ranges))) => ranges.push(extent.range),
-                Some((_, None)) => {}
-                None => targets.push((object, Some(vec![extent.range]))),
+            if let Some(object) = self.by_ref.get(&id) {
+                targets.entry(*object).or_default().push(extent.range);
             }
         }
-        targets
+        let some = |(object, ranges)| (object, Some(ranges));
+        targets.into_iter().map(some).collect()
     }
 
     fn wait_for(
@@ -142,7 +142,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         let waiter = flush.waiter;
         for (op, flight) in &object.writebacks {
-            if flight.ranges.iter().any(|range| flush.concerns(*range))
+            if flush.concerns_any(flight)
                 && let Some(super::set::Op::WriteBack(write)) = self.ops.get_mut(op)
             {
                 write.flushes.push(waiter);
@@ -153,7 +153,7 @@ impl<S: Shelf> SetEngine<S> {
             return false;
         }
         if let Some(object) = self.objects.get_mut(number) {
-            object.flushes.push(flush);
+            object.flushes.insert(flush);
         }
         self.urgent.insert(number);
         true
@@ -183,38 +183,63 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    /// One of the writebacks that the flush waits for has ended.
-    pub(super) fn flush_advances(&mut self, waiter: WaiterId, number: usize) {
-        let Some(object) = self.objects.get_mut(number) else {
+    /// A writeback has ended that these flushes wait for.
+    pub(super) fn flushes_advance(&mut self, waiters: Vec<WaiterId>, number: usize) {
+        if waiters.is_empty() {
             return;
-        };
-        for flush in object
-            .flushes
-            .iter_mut()
-            .filter(|flush| flush.waiter == waiter)
-        {
-            flush.ops = flush.ops.saturating_sub(1);
         }
-        self.recheck_flushes(number);
+        // Where many wait, what is dirty is looked at once for all of them.
+        let oldest = (waiters.len() > FLUSHES_FEW).then(|| self.oldest_epoch(number));
+        for waiter in waiters {
+            let Some(object) = self.objects.get_mut(number) else {
+                return;
+            };
+            let Some(flush) = object.flushes.op_ends(waiter).cloned() else {
+                continue;
+            };
+            let is_dirty = match oldest {
+                Some(oldest) if flush.ranges.is_none() => {
+                    oldest.is_some_and(|oldest| oldest <= flush.epoch)
+                }
+                Some(_) | None => self.is_dirty(number, &flush),
+            };
+            if !is_dirty {
+                self.flush_leaves(waiter, number);
+            }
+        }
+        self.close_if_empty(number);
+    }
+
+    /// The oldest flush epoch of the object's dirty bytes.
+    fn oldest_epoch(&self, number: usize) -> Option<u64> {
+        let object = self.objects.get(number)?;
+        let windows = object.listed.iter();
+        let windows = windows.filter_map(|index| object.windows.get(index));
+        let oldest = windows.filter_map(|window| {
+            self.look(*window, |window| {
+                let dirty = window.dirty(Span::ALL);
+                dirty.map(|(_, written)| written.epoch).min()
+            })?
+        });
+        oldest.min()
     }
 
     /// Ends the flushes that have nothing left to wait for on this object.
     pub(super) fn recheck_flushes(&mut self, number: usize) {
-        let Some(object) = self.objects.get_mut(number) else {
+        let Some(object) = self.objects.get(number) else {
             return;
         };
-        if object.flushes.is_empty() {
+        let over: Vec<WaiterId> = object
+            .flushes
+            .iter()
+            .filter(|flush| flush.ops == 0 && !self.is_dirty(number, flush))
+            .map(|flush| flush.waiter)
+            .collect();
+        if over.is_empty() {
             return;
         }
-        let flushes = std::mem::take(&mut object.flushes);
-        let (over, waiting): (Vec<ObjectFlush>, Vec<ObjectFlush>) = flushes
-            .into_iter()
-            .partition(|flush| flush.ops == 0 && !self.is_dirty(number, flush));
-        if let Some(object) = self.objects.get_mut(number) {
-            object.flushes = waiting;
-        }
-        for flush in over {
-            self.flush_leaves(flush.waiter, number);
+        for waiter in over {
+            self.flush_leaves(waiter, number);
         }
         self.close_if_empty(number);
     }
@@ -224,13 +249,17 @@ impl<S: Shelf> SetEngine<S> {
         let Some(object) = self.objects.get_mut(number) else {
             return;
         };
-        for flush in std::mem::take(&mut object.flushes) {
+        let flushes: FlushList = std::mem::take(&mut object.flushes);
+        for flush in flushes.iter() {
             self.flush_leaves(flush.waiter, number);
         }
         self.close_if_empty(number);
     }
 
     fn flush_leaves(&mut self, waiter: WaiterId, number: usize) {
+        if let Some(object) = self.objects.get_mut(number) {
+            object.flushes.remove(waiter);
+        }
         let Some(wait) = self.flushes.get_mut(&waiter) else {
             return;
         };
@@ -256,7 +285,7 @@ impl<S: Shelf> SetEngine<S> {
         };
         for number in wait.objects {
             if let Some(object) = self.objects.get_mut(number) {
-                object.flushes.retain(|flush| flush.waiter != waiter);
+                object.flushes.remove(waiter);
                 self.close_if_empty(number);
             }
         }

@@ -139,7 +139,7 @@ impl<S: Shelf> SetEngine<S> {
         self.account(settlement);
         self.windows.try_remove(window);
         if let Some(object) = self.objects.get_mut(object) {
-            object.windows.remove(&index);
+            object.forget_window(index);
         }
         self.close_if_empty(object);
     }
@@ -205,7 +205,7 @@ impl<S: Shelf> SetEngine<S> {
             return;
         };
         let Some(oldest) = oldest else {
-            object.listed.remove(&index);
+            object.unlist(index);
             self.close_window_if_idle(window);
             self.note_stored(number);
             return;

@@ -42,6 +42,7 @@ mod extent;
 mod fence;
 mod fetch;
 mod flush;
+mod flush_list;
 mod ghost;
 mod keep;
 mod layout;

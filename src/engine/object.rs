@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::WaiterId;
 use super::extent::OpId;
+use super::flush_list::FlushList;
 use super::window::Span;
 use super::window::WINDOW_BYTES;
 use crate::types::{ByteRange, Moment, ObjectKey, ObjectName, SnapId};
@@ -69,25 +70,6 @@ impl InFlight {
     }
 }
 
-/// A flush that waits for this object.
-#[derive(Clone, Debug)]
-pub(crate) struct ObjectFlush {
-    pub(crate) waiter: WaiterId,
-    pub(crate) epoch: u64,
-    /// Only these ranges, or all of the object.
-    pub(crate) ranges: Option<Vec<ByteRange>>,
-    /// Writebacks under way that carry bytes which it waits for.
-    pub(crate) ops: usize,
-}
-
-impl ObjectFlush {
-    pub(crate) fn concerns(&self, range: ByteRange) -> bool {
-        self.ranges
-            .as_ref()
-            .is_none_or(|ranges| ranges.iter().any(|own| own.overlaps(range)))
-    }
-}
-
 /// Which snapshot context of an object may be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Turn {
@@ -134,7 +116,8 @@ pub(crate) struct Object {
     pub(crate) retry: Option<Retry>,
     /// Reads that wait for the end of the pause, each with its round (rule R-12).
     pub(crate) paused_reads: Vec<(WaiterId, u32)>,
-    pub(crate) flushes: Vec<ObjectFlush>,
+    /// Those that wait for its dirty bytes, or writebacks.
+    pub(crate) flushes: FlushList,
     /// Where the object stands on the set's list of idle ones.
     pub(crate) idle_since: Option<u64>,
     /// Writes that wait until bytes of an older snapshot context are stored (rule W-09).
@@ -142,7 +125,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    pub(crate) const fn new(id: ObjectRef, name: ObjectName) -> Self {
+    pub(crate) fn new(id: ObjectRef, name: ObjectName) -> Self {
         Self {
             id,
             name,
@@ -159,9 +142,45 @@ impl Object {
             cut_fetches: BTreeMap::new(),
             retry: None,
             paused_reads: Vec::new(),
-            flushes: Vec::new(),
+            flushes: FlushList::default(),
             idle_since: None,
             context_waits: Vec::new(),
+        }
+    }
+
+    /// A window holds nothing dirty any more.
+    pub(crate) fn unlist(&mut self, index: u64) {
+        self.listed.remove(&index);
+        if self.listed.is_empty() {
+            // An emptied tree keeps a node, which of many small objects would be much of their memory.
+            self.listed = BTreeSet::new();
+        }
+    }
+
+    /// A writeback has ended.
+    pub(crate) fn end_writeback(&mut self, op: OpId) -> Option<InFlight> {
+        let flight = self.writebacks.remove(&op);
+        if self.writebacks.is_empty() {
+            self.writebacks = BTreeMap::new();
+        }
+        flight
+    }
+
+    /// A fetch has ended.
+    pub(crate) fn end_fetch(&mut self, op: OpId) {
+        self.fetches.remove(&op);
+        self.cut_fetches.remove(&op);
+        if self.fetches.is_empty() {
+            self.fetches = BTreeSet::new();
+            self.cut_fetches = BTreeMap::new();
+        }
+    }
+
+    /// A window has gone.
+    pub(crate) fn forget_window(&mut self, index: u64) {
+        self.windows.remove(&index);
+        if self.windows.is_empty() {
+            self.windows = BTreeMap::new();
         }
     }
 

@@ -91,12 +91,7 @@ impl<S: Shelf> SetEngine<S> {
             return Cutoff::Epoch(0);
         };
         let waits_for_all = object.retry.is_some() || !object.context_waits.is_empty();
-        let epoch = object
-            .flushes
-            .iter()
-            .map(|flush| flush.epoch)
-            .max()
-            .unwrap_or(0);
+        let epoch = object.flushes.latest_epoch().unwrap_or(0);
         Cutoff::Epoch(if waits_for_all { u64::MAX } else { epoch })
     }
 
@@ -262,7 +257,7 @@ impl<S: Shelf> SetEngine<S> {
             };
             let index = entry.index;
             if let Some(object) = self.objects.get_mut(object) {
-                object.listed.remove(&index);
+                object.unlist(index);
             }
         }
         self.note_stored(object);
@@ -286,13 +281,7 @@ impl<S: Shelf> SetEngine<S> {
             epoch,
             ..
         } = load;
-        let mut flushes = Vec::new();
-        for flush in &mut known.flushes {
-            if epoch <= flush.epoch && ranges.iter().any(|range| flush.concerns(*range)) {
-                flush.ops += 1;
-                flushes.push(flush.waiter);
-            }
-        }
+        let flushes = known.flushes.op_begins(&ranges, epoch);
         let flight = InFlight {
             ranges,
             context,

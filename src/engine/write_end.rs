@@ -42,7 +42,7 @@ impl<S: Shelf> SetEngine<S> {
         let Some(object) = self.objects.get_mut(number) else {
             return;
         };
-        let Some(flight) = object.writebacks.remove(&op) else {
+        let Some(flight) = object.end_writeback(op) else {
             return;
         };
         object.absence_in_doubt = false;
@@ -59,9 +59,7 @@ impl<S: Shelf> SetEngine<S> {
             Err(error) => self.note_failure(now, number, (&flight.ranges, error), &ended.flushes),
         }
         self.note_stored(number);
-        for flush in ended.flushes {
-            self.flush_advances(flush, number);
-        }
+        self.flushes_advance(ended.flushes, number);
         for waiter in ended.waiters.drops {
             self.drop_advances(waiter);
         }

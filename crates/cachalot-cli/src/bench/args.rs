@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::cases::plan::{Case, Fill};
+use super::memory::Filling;
+use super::scale::Step;
 use crate::cli::{
     CacheArgs, LayoutArgs, parse_count, parse_exponent, parse_share, parse_size, parse_time,
 };
@@ -39,7 +41,9 @@ Examples:
   cachalot bench --read-share 0.95 --pattern uniform --working-set 1GiB --cache 256MiB
   cachalot bench --json --duration 2s | jq .cache.ops_per_second
   cachalot bench --case read_hit_4k --threads 1,2       the cache alone, over a store that costs nothing
-  cachalot bench --case all --json > figures.json")]
+  cachalot bench --case all --json > figures.json
+  cachalot bench --memory all --cache 64MiB             does the process keep to the limit?
+  cachalot bench --scale all                            what grows faster than what it is over?")]
 pub(crate) struct BenchArgs {
     /// The threads that ask [default: 2].
     #[arg(long, value_delimiter = ',', value_parser = parse_count, value_name = "N")]
@@ -89,12 +93,54 @@ pub(crate) struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Fill the cache in ways that are bad for it, and compare what the process held at most with the bound.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        conflicts_with = "cases"
+    )]
+    pub(crate) memory: Vec<Filling>,
+    #[command(flatten)]
+    pub(crate) scaling: ScaleArgs,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+}
+
+impl BenchArgs {
+    /// Whether parts of the cache are asked for, and not a workload.
+    pub(crate) const fn is_of_parts(&self) -> bool {
+        self.cases.is_asked() || !self.memory.is_empty() || !self.scaling.scale.is_empty()
+    }
+}
+
+/// Steps over more and more.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ScaleArgs {
+    /// Take single steps over n of something, four times n and sixteen times n.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        conflicts_with_all = ["cases", "memory"]
+    )]
+    pub(crate) scale: Vec<Step>,
+    /// How many times n for --scale [default: 1,4,16].
+    #[arg(long, value_delimiter = ',', value_parser = parse_factor, value_name = "N")]
+    pub(crate) factors: Vec<u64>,
+}
+
+fn parse_factor(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(factor) if (1..=256).contains(&factor) => Ok(factor),
+        _ => Err(format!("`{text}` is no factor from 1 to 256")),
+    }
 }
 
 /// Single cases over a store that costs nothing.

@@ -1,10 +1,13 @@
 //! `cachalot bench`: the same operations through the cache and straight to the store, side by side.
 
+mod apart;
 pub(crate) mod args;
 mod cases;
 mod chart;
+mod memory;
 mod report;
 mod run;
+mod scale;
 mod side;
 mod target;
 mod workload;
@@ -27,7 +30,7 @@ use workload::{Pattern, Workload};
 
 /// Runs `cachalot bench`.
 pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
-    if args.cases.is_asked() {
+    if args.is_of_parts() {
         return measure_cases(args).await;
     }
     let workload = workload_of(&args)?;
@@ -93,9 +96,17 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     ))
 }
 
-/// Runs `cachalot bench --case` beside the runtime, which has nothing to do meanwhile.
+/// Runs `cachalot bench --case` and its like beside the runtime, which has nothing to do meanwhile.
 async fn measure_cases(args: BenchArgs) -> Result<(), CliError> {
-    let work = tokio::task::spawn_blocking(move || cases::cases(&args));
+    let work = tokio::task::spawn_blocking(move || {
+        if !args.scaling.scale.is_empty() {
+            scale::scale(&args)
+        } else if !args.memory.is_empty() {
+            memory::memory(&args)
+        } else {
+            cases::cases(&args)
+        }
+    });
     tokio::select! {
         done = work => done.unwrap_or_else(|_| Err(CliError::Failed("the benchmark panicked".to_owned()))),
         interrupted = tokio::signal::ctrl_c() => match interrupted {

@@ -4,6 +4,7 @@
 mod bench;
 mod cases;
 mod common;
+mod memory;
 mod simulate;
 mod transfer;
 mod volumes;

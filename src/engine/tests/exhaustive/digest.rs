@@ -281,8 +281,8 @@ impl<'a> Code<'a> {
             self.put_op(*op);
             self.put_part(self.world.part_of(*range));
         }
-        self.put(object.flushes.len());
-        for flush in &object.flushes {
+        self.put(object.flushes.iter().count());
+        for flush in object.flushes.iter() {
             self.put_waiter(flush.waiter);
             self.put(self.epochs.range(..flush.epoch).count());
             self.put(flush.ops);

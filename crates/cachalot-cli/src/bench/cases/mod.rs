@@ -6,7 +6,7 @@ mod figures;
 mod flow;
 mod flushes;
 mod goals;
-mod memory;
+pub(crate) mod memory;
 mod mixed;
 mod null_store;
 mod overlap;
@@ -15,13 +15,13 @@ mod report;
 mod resident;
 mod rig;
 mod svg;
-mod timing;
+pub(crate) mod timing;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
 
+use crate::bench::apart::run_apart;
 use crate::bench::args::BenchArgs;
 use crate::error::CliError;
 use crate::output;
@@ -65,7 +65,8 @@ fn measure_all(args: &BenchArgs) -> Result<CasesReport, CliError> {
     } else {
         for plan in &plans {
             output::note(&plan.label());
-            report.cases.append(&mut measure_apart(plan)?.cases);
+            let mut apart: CasesReport = run_apart(&plan.label(), &plan.options())?;
+            report.cases.append(&mut apart.cases);
         }
     }
     Ok(report)
@@ -97,21 +98,4 @@ fn measure(plan: &Plan) -> Result<CaseReport, CliError> {
         Case::ReadOverFetches => overlap::over_fetches(plan),
         Case::All => Err(CliError::Usage("`all` is no case by itself".to_owned())),
     }
-}
-
-/// Measures in a process of its own.
-fn measure_apart(plan: &Plan) -> Result<CasesReport, CliError> {
-    let failed = |what: &str| CliError::Failed(format!("{} {what}", plan.label()));
-    let this = std::env::current_exe().map_err(CliError::file("find", "this program"))?;
-    let output = Command::new(this)
-        .args(plan.options())
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(CliError::file("run", "this program"))?;
-    if !output.status.success() {
-        return Err(failed("failed"));
-    }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|error| failed(&format!("made no sense: {error}")))
 }
