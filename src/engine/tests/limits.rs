@@ -162,3 +162,23 @@ fn known_zeros_wait_for_room_as_what_is_fetched_does() {
     assert_eq!(rig.shelf.counter(Counter::ReadOpsHit), 2);
     assert_eq!(rig.shelf.counter(Counter::ReadOpsMissed), 1);
 }
+
+/// H-38
+#[test]
+fn what_was_reserved_for_a_fetch_holds_the_zeros_that_it_finds() {
+    let mut rig = Rig::with(RigOptions {
+        bounds: Bounds {
+            room: 3000,
+            ..Bounds::default()
+        },
+        ..RigOptions::default()
+    });
+    let large = rig.read(1, WINDOW_BYTES - 5, 10);
+    let other = rig.read(2, 0, 1000);
+    rig.end_all_fetches();
+    assert_eq!(rig.bytes(large), [0; 10]);
+    assert_eq!(rig.shelf.counter(Counter::FetchOps), 2);
+    rig.trim(u64::MAX);
+    rig.end_all_fetches();
+    assert!(rig.is_answered(other));
+}
