@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// What is held may be more than fits the limits until it once fits them.
+    /// What is held may be more than fits the limits until it once fits them, with what is kept back for bookkeeping.
     pub(super) fn relax_limits(&self) {
         let mut bounds = self.bounds.borrow_mut();
         (bounds.room, bounds.dirty) = (false, false);
@@ -156,8 +156,8 @@ impl World {
         self.bounds.borrow().judged
     }
 
-    /// Limits hold to the byte: once what is held fits them, it never passes them again, unless there is a request that
-    /// is larger than a whole limit.
+    /// Limits hold to the byte: once what is held fits them, with what is kept back for bookkeeping, it never passes them
+    /// again, unless there is a request that is larger than a whole limit.
     pub(super) fn check_limits(&self) {
         let (limits, stats) = (self.cache.limits(), self.cache.stats());
         let mut bounds = self.bounds.borrow_mut();
@@ -167,14 +167,15 @@ impl World {
             dirty: largest.dirty.max(cost.dirty),
         });
         let holds = |held: i64, limit: u64| u64::try_from(held).unwrap_or(0) <= limit;
-        let (holds_room, holds_dirty) = (
+        let (holds_room, has_headroom, holds_dirty) = (
             holds(stats.charged.room, limits.max_bytes),
+            holds(stats.charged.room, room_of(&limits)),
             limits.is_write_through() || holds(stats.charged.dirty, limits.max_dirty_bytes),
         );
         // What a fenced set holds unsaved comes on top.
         let is_any_fenced = self.oracle().is_any_fenced();
         if largest.room > room_of(&limits) || is_any_fenced {
-            bounds.room = holds_room;
+            bounds.room = has_headroom;
         } else if bounds.room && !holds_room {
             self.fail(format!(
                 "{:?} is charged, above max_bytes {}",
@@ -182,7 +183,7 @@ impl World {
             ));
         } else {
             bounds.judged += u64::from(bounds.room);
-            bounds.room |= holds_room;
+            bounds.room |= has_headroom;
         }
         if largest.dirty > limits.max_dirty_bytes || is_any_fenced {
             bounds.dirty = holds_dirty;
