@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// How often anybody may look at the clock before it moves on. In 300 runs that went well it was looked at
 /// 22,029 times at most.
-const LOOKS_MAX: u64 = 500_000;
+pub(crate) const LOOKS_MAX: u64 = 500_000;
 
 /// The clock of a runtime whose time is paused.
 ///
