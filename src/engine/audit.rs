@@ -158,6 +158,10 @@ impl<S: Shelf> SetEngine<S> {
                 "writebacks are miscounted",
             ),
             (due == self.aging.len(), "ages are miscounted"),
+            (
+                self.claims_keep_nothing(),
+                "a read that waits for room keeps what others may wait for",
+            ),
             (idle == self.idle.len(), "idle objects are miscounted"),
             (
                 self.objects.len() == self.by_ref.len(),

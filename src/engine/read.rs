@@ -176,6 +176,10 @@ impl<S: Shelf> SetEngine<S> {
                 ops.extend(self.begin_fetch(now, part, &wait.request));
             }
         }
+        if std::mem::take(&mut wait.has_claim) {
+            // It keeps what it has found from now on, and must not wait for room that only this may give.
+            self.actions.push_back(Action::ForgoRoom { waiter });
+        }
         wait.has_waited |= is_for_store;
         wait.pending = ops.len() + pauses.len();
         let reader = (waiter, wait.round);
@@ -292,6 +296,12 @@ impl<S: Shelf> SetEngine<S> {
                 self.end_watch(watched.window);
             }
         }
+    }
+
+    /// Whether no read that waits for room keeps anything: others may wait for that to go.
+    pub(super) fn claims_keep_nothing(&self) -> bool {
+        let mut claims = self.reads.values().filter(|wait| wait.has_claim);
+        claims.all(|wait| wait.pins.is_empty() && wait.pending == 0)
     }
 
     /// How often waiting reads have pinned windows.
