@@ -22,6 +22,11 @@ pub(crate) fn resident_bytes() -> u64 {
     field("/proc/self/status", "VmRSS") << 10
 }
 
+/// The part of that which is pages of the program and its libraries.
+pub(crate) fn program_bytes() -> u64 {
+    field("/proc/self/status", "RssFile") << 10
+}
+
 /// How often the calling thread had to give its processor to another.
 pub(crate) fn preemptions() -> u64 {
     field("/proc/thread-self/status", "nonvoluntary_ctxt_switches")
@@ -38,5 +43,6 @@ mod tests {
         assert!(data.contains(&1));
         assert!(grown > 32 << 20, "{grown}");
         assert!(peak_bytes() >= 64 << 20);
+        assert!((1..resident_bytes()).contains(&program_bytes()));
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::apart::run_apart;
 use crate::bench::args::BenchArgs;
-use crate::bench::cases::memory::{peak_bytes, resident_bytes};
+use crate::bench::cases::memory::{peak_bytes, program_bytes, resident_bytes};
 use crate::error::CliError;
 use crate::output;
 
@@ -216,6 +216,7 @@ fn measure(
         operations,
         charged_bytes: u64::try_from(charged).unwrap_or(0),
         resident_bytes: resident_bytes(),
+        program_bytes: program_bytes(),
         peak_bytes: peak_bytes(),
         bound_bytes: cache_bytes + cache_bytes / 10 + (16 << 20),
         overhead,

@@ -43,6 +43,8 @@ pub(super) struct MemoryCaseReport {
     pub(super) charged_bytes: u64,
     /// What the process held then.
     pub(super) resident_bytes: u64,
+    /// The part of that which is pages of the program and its libraries.
+    pub(super) program_bytes: u64,
     /// The most that it ever held.
     pub(super) peak_bytes: u64,
     /// A tenth and 16 MiB more than the limit.
