@@ -26,6 +26,7 @@ mod file;
 pub(crate) mod fuzz;
 #[cfg(all(fuzzing, not(test)))]
 pub(crate) mod fuzz;
+mod lock;
 mod memory;
 mod operation;
 mod throttled;
@@ -37,6 +38,7 @@ pub use faulty::{
     NotHeld, StoreCondition,
 };
 pub use file::{FileBackend, FileStoreError, FileStoreOptions};
+pub use lock::{HeldLock, LockError, LockRequest, WriterLock};
 pub use memory::{MemoryBackend, MemoryBuilder};
 pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
 pub use throttled::{Throttle, ThrottledBackend};
@@ -48,6 +50,7 @@ pub use crate::io::{
 use std::fmt;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::error::BackendError;
@@ -122,6 +125,21 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Any; then nothing is known of what was stored since the last success.
     fn sync(&self) -> BoxFuture<'static, Result<(), BackendError>>;
+
+    /// Asks for the sole right to write some objects. While it is held, other clients are refused; once it is lost,
+    /// this client's writes of those objects are answered [`BackendError::Fenced`].
+    ///
+    /// A store that has one client at a time gives it at once, which is what this does by itself.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another client has it and it was not to be broken; [`LockError::Store`].
+    ///
+    /// # Cancel safety
+    /// A lock that was taken and not received goes with its lease.
+    fn lock(&self, request: LockRequest) -> BoxFuture<'static, Result<WriterLock, LockError>> {
+        drop(request);
+        std::future::ready(Ok(WriterLock::not_needed())).boxed()
+    }
 
     /// Whether a write to this range may first copy the object from a parent (as a cloned image does), so that
     /// an object thought absent may hold more than was written.

@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backend, BackendRead, BackendWrite, Capabilities, JournalNotice, ListPage, ObjectStat,
+    Backend, BackendRead, BackendWrite, Capabilities, JournalNotice, ListPage, LockError,
+    LockRequest, ObjectStat, WriterLock,
 };
 use crate::error::BackendError;
 use crate::types::{ByteRange, ObjectName, SnapId};
@@ -328,6 +329,10 @@ impl<D: Decorator> Backend for D {
 
     fn sync(&self) -> BoxFuture<'static, Result<(), BackendError>> {
         done(self.operate(Operation::Sync))
+    }
+
+    fn lock(&self, request: LockRequest) -> BoxFuture<'static, Result<WriterLock, LockError>> {
+        self.inner().lock(request)
     }
 
     fn may_copy_on_write(&self, object: &ObjectName, range: ByteRange, snap: SnapId) -> bool {
