@@ -21,6 +21,10 @@ pub struct Capabilities {
     pub ordered_writes: bool,
     /// Snapshot contexts are kept and snapshots can be read.
     pub snapshots: bool,
+    /// What [`Backend::read`](crate::backend::Backend::read) gives may be kept as it is for as long as its bytes are
+    /// cached: it owns about as much memory as it is long, or shares memory that the store keeps anyway, and nobody
+    /// changes it. Without this promise the cache copies what it can't see to be the only holder of.
+    pub keepable_reads: bool,
     /// The largest write in bytes.
     pub write_bytes_max: u64,
     /// The most buffers that one write may hold, over all its runs.
@@ -36,6 +40,7 @@ impl Default for Capabilities {
             atomic_writes: false,
             ordered_writes: false,
             snapshots: false,
+            keepable_reads: false,
             write_bytes_max: 4 << 20,
             write_pieces_max: 1024,
             write_granularity: 1,

@@ -103,6 +103,7 @@ impl Default for MemoryBuilder {
                 atomic_writes: true,
                 ordered_writes: true,
                 snapshots: true,
+                keepable_reads: false,
                 write_bytes_max: 64 << 20,
                 write_pieces_max: 1 << 16,
                 write_granularity: 1,

@@ -6,7 +6,7 @@ use super::eviction::Queue;
 use super::extent::OpId;
 use super::object::{ObjectRef, range_of, spans};
 use super::read::ReadWait;
-use super::set::{Op, SetEngine};
+use super::set::SetEngine;
 use super::shelf::Shelf;
 use super::window::{Found, Span, Window};
 use crate::error::{BackendError, CacheError};
@@ -82,7 +82,7 @@ impl<S: Shelf> SetEngine<S> {
                 return Verdict::Failed(error);
             }
             if !seen.gaps.is_empty()
-                && (self.is_not_found(object) || self.is_copy_awaited(object))
+                && self.is_not_found(object)
                 && self.stores_before_copy(now, object, extent, &mut wants)
             {
                 if self.is_never_copied(object) {
@@ -107,15 +107,6 @@ impl<S: Shelf> SetEngine<S> {
 
     fn is_not_found(&self, object: usize) -> bool {
         self.objects.get(object).is_some_and(|object| object.absent)
-    }
-
-    /// Whether reads wait for writebacks of the object. Absence may have been forgotten since they began to; a read
-    /// that is asked now must not overtake them (rule R-04).
-    fn is_copy_awaited(&self, object: usize) -> bool {
-        let has_readers = |op| matches!(self.ops.get(op), Some(Op::WriteBack(write)) if !write.waiters.reads.is_empty());
-        self.objects.get(object).is_some_and(|known| {
-            !known.paused_reads.is_empty() || known.writebacks.keys().any(has_readers)
-        })
     }
 
     /// Whether a read of the object is answered with "not found": it is known to be absent, and nothing but

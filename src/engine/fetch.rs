@@ -110,7 +110,11 @@ impl<S: Shelf> SetEngine<S> {
     fn fill(&mut self, now: Moment, op: OpId, fetch: &Fetch, bytes: Bytes) {
         let access = Access::of(fetch.hints);
         let stamp = self.evictor.stamp();
-        let fill = Fill { stamp, access };
+        let fill = Fill {
+            stamp,
+            access,
+            is_vouched_for: self.options.capabilities.keepable_reads,
+        };
         let mut due = self.watchers(fetch.window, fetch.span);
         let brought = self.edit(fetch.window, |window| {
             let brought = window.fill(fetch.span, op, bytes, fill);

@@ -36,8 +36,8 @@ impl Slabs {
     }
 
     /// Takes fetched memory, of which `live` bytes will be pointed at: kept where it is large and owns no more
-    /// than it shows, else copied (rule B-05).
-    pub(crate) fn adopt(&mut self, bytes: Bytes, live: u32) -> Arc<Slab> {
+    /// than it shows, or the store vouches for it; else copied (rule B-05).
+    pub(crate) fn adopt(&mut self, bytes: Bytes, live: u32, is_vouched_for: bool) -> Arc<Slab> {
         if bytes.len() < KEEP_BYTES_MIN {
             return self.take(Box::from(bytes.as_ref()), live);
         }
@@ -46,6 +46,10 @@ impl Slabs {
                 Vec::from(buffer).into_boxed_slice()
             }
             Ok(buffer) => Box::from(buffer.as_ref()),
+            Err(bytes) if is_vouched_for => {
+                self.allocated += bytes.len() as u64;
+                return Slab::kept(bytes, live);
+            }
             Err(bytes) => Box::from(bytes.as_ref()),
         };
         self.take(data, live)
@@ -80,7 +84,7 @@ mod tests {
     fn a_slice_of_a_larger_allocation_is_copied() {
         let mut slabs = Slabs::default();
         let large = Bytes::from(vec![1u8; 1 << 20]);
-        let slab = slabs.adopt(large.slice(..64 << 10), 64 << 10);
+        let slab = slabs.adopt(large.slice(..64 << 10), 64 << 10, false);
         assert!(
             large.is_unique(),
             "the slab still holds the large allocation"
@@ -90,7 +94,7 @@ mod tests {
         let mut spacious = BytesMut::with_capacity(1 << 20);
         spacious.extend_from_slice(&[2; 64 << 10]);
         let address = spacious.as_ptr();
-        let slab = slabs.adopt(spacious.freeze(), 64 << 10);
+        let slab = slabs.adopt(spacious.freeze(), 64 << 10, false);
         assert_ne!(slab.bytes().as_ptr(), address);
         assert_eq!(slabs.allocated_bytes(), 128 << 10);
     }
@@ -100,8 +104,28 @@ mod tests {
         let mut slabs = Slabs::default();
         let whole = vec![3u8; 64 << 10];
         let address = whole.as_ptr();
-        let slab = slabs.adopt(Bytes::from(whole), 64 << 10);
+        let slab = slabs.adopt(Bytes::from(whole), 64 << 10, false);
         assert_eq!(slab.bytes().as_ptr(), address);
+    }
+
+    /// B-05
+    #[test]
+    fn what_a_store_vouches_for_is_kept_and_never_written_to() {
+        let mut slabs = Slabs::default();
+        let shared = Bytes::from(vec![4u8; 64 << 10]);
+        let mut slab = slabs.adopt(shared.clone(), 64 << 10, true);
+        assert_eq!(slab.bytes().as_ptr(), shared.as_ptr());
+        assert_eq!(slabs.allocated_bytes(), 64 << 10, "it is charged whole");
+        assert!(
+            Slab::unique(&mut slab).is_none(),
+            "the store holds it, or did"
+        );
+        let slab = slabs.adopt(shared.slice(..4 << 10), 4 << 10, true);
+        assert_ne!(
+            slab.bytes().as_ptr(),
+            shared.as_ptr(),
+            "small memory is copied, vouched for or not"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cachalot::backend::{
     Answer, AnswerFuture, Backend, BackendWrite, Capabilities, Decorator, JournalNotice, Operation,
 };
@@ -172,11 +173,18 @@ impl Decorator for Outer {
 pub(crate) struct Inner {
     inner: Arc<dyn Backend>,
     oracle: Arc<Mutex<Oracle>>,
+    /// A store whose reads may be kept keeps them too, so that nobody is their only holder.
+    last_read: Mutex<Bytes>,
 }
 
 impl Inner {
     pub(crate) fn new(inner: Arc<dyn Backend>, oracle: Arc<Mutex<Oracle>>) -> Self {
-        Self { inner, oracle }
+        let last_read = Mutex::default();
+        Self {
+            inner,
+            oracle,
+            last_read,
+        }
     }
 }
 
@@ -208,6 +216,9 @@ impl Decorator for Inner {
             .unwrap_or(Err(BackendError::Unavailable));
         if let (Some(write), Ok(_)) = (write, &answer) {
             self.oracle.lock().write_lands(&write);
+        }
+        if let (true, Ok(Answer::Bytes(bytes))) = (self.promises().keepable_reads, &answer) {
+            *self.last_read.lock() = bytes.clone();
         }
         futures::future::ready(answer).boxed()
     }

@@ -24,27 +24,30 @@ fn overwritten(offset: u64, len: u64, old: u64, new: Option<u64>) -> JournalNoti
 /// J-01, J-02, B-04
 #[test]
 fn the_journal_entry_goes_with_its_bytes_and_its_commit_is_told() {
-    let mut rig = Rig::new();
-    rig.write_request(journaled(1, 0, &[1; 100], 7));
-    rig.write_request(journaled(1, 100, &[2; 100], 8));
-    rig.write_request(journaled(1, 200, &[3; 100], 8));
-    rig.write(1, 300, &[4; 100]);
-    rig.write_back_all();
-    let sent: Vec<_> = rig
-        .sent
-        .iter()
-        .flat_map(|write| &write.runs)
-        .map(|run| (run.offset, run.len_bytes(), run.journal_tid))
-        .collect();
-    let expected = [
-        (0, 100, Some(tid_of(7))),
-        (100, 200, Some(tid_of(8))),
-        (300, 100, None),
-    ];
-    assert_eq!(sent, expected);
-    assert!(rig.notices.is_empty());
-    rig.end_all_writes();
-    assert_eq!(rig.notices, [committed(0, 100, 7), committed(100, 200, 8)]);
+    for scattered_writes in [false, true] {
+        let mut options = RigOptions::default();
+        options.capabilities.scattered_writes = scattered_writes;
+        let mut rig = Rig::with(options);
+        rig.write_request(journaled(1, 0, &[1; 100], 7));
+        rig.write_request(journaled(1, 100, &[2; 100], 8));
+        rig.write_request(journaled(1, 200, &[3; 100], 8));
+        rig.write(1, 300, &[4; 100]);
+        rig.write_back_all();
+        assert_eq!(rig.sent.len() == 1, scattered_writes, "one run a write");
+        let runs = rig.sent.iter().flat_map(|write| &write.runs);
+        let sent: Vec<_> = runs
+            .map(|run| (run.offset, run.len_bytes(), run.journal_tid))
+            .collect();
+        let expected = [
+            (0, 100, Some(tid_of(7))),
+            (100, 200, Some(tid_of(8))),
+            (300, 100, None),
+        ];
+        assert_eq!(sent, expected);
+        assert!(rig.notices.is_empty());
+        rig.end_all_writes();
+        assert_eq!(rig.notices, [committed(0, 100, 7), committed(100, 200, 8)]);
+    }
 }
 
 /// J-02, H-14

@@ -445,3 +445,30 @@ fn a_read_that_has_to_fetch_anew_is_not_overtaken_by_an_equal_one() {
     rig.end_fetch(anew);
     assert_eq!(rig.answered[rig.answered.len() - 2..], [first, second]);
 }
+
+/// B-05
+#[test]
+fn large_shared_memory_is_kept_where_the_store_vouches_for_it_and_copied_where_not() {
+    for is_vouched_for in [true, false] {
+        let mut options = RigOptions::default();
+        options.capabilities.keepable_reads = is_vouched_for;
+        let mut rig = Rig::with(options);
+        let shared = Bytes::from(pattern(1, 0, 64 << 10));
+        let first = rig.read(1, 0, 64 << 10);
+        let fetch = rig.only_fetch();
+        rig.end_fetch_with(fetch, Ok(shared.clone()));
+        assert_eq!(rig.bytes(first), shared);
+        rig.forget(first);
+        assert_eq!(!shared.is_unique(), is_vouched_for);
+        // What is written over it stays the cache's own.
+        rig.write(1, 0, &pattern(2, 0, 4 << 10));
+        let expected = [&pattern(2, 0, 4 << 10)[..], &shared[4 << 10..]].concat();
+        assert_eq!(rig.read_now(1, 0, 64 << 10), expected);
+        assert_eq!(shared, pattern(1, 0, 64 << 10));
+        rig.write_back_all();
+        rig.end_all_writes();
+        rig.release();
+        rig.answers.clear();
+        assert!(shared.is_unique(), "released, and held all the same");
+    }
+}

@@ -67,7 +67,7 @@ pub(super) struct Rig {
     pub(super) serves_room: bool,
     /// The order in which callers were answered.
     pub(super) answered: Vec<WaiterId>,
-    answers: BTreeMap<WaiterId, Reply>,
+    pub(super) answers: BTreeMap<WaiterId, Reply>,
     asked: BTreeSet<WaiterId>,
     last_waiter: u64,
     pub(super) was_unstored: bool,

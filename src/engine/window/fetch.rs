@@ -138,7 +138,10 @@ impl Window {
         bytes.truncate(arrived as usize);
         // Where a part was overwritten meanwhile, each of the others gets a copy of its own: memory stays exact.
         let whole = live == arrived;
-        let slab = (live > 0 && whole).then(|| self.slabs.adopt(std::mem::take(&mut bytes), live));
+        let slab = (live > 0 && whole).then(|| {
+            let bytes = std::mem::take(&mut bytes);
+            self.slabs.adopt(bytes, live, how.is_vouched_for)
+        });
         let mut filled = 0;
         for index in waiting {
             let start = self.start_at(index);
@@ -201,4 +204,8 @@ pub(crate) struct Fill {
     /// The eviction queue's number for what comes in.
     pub(crate) stamp: u32,
     pub(crate) access: Access,
+    /// Whether the store promises that its memory is worth keeping ([`Capabilities::keepable_reads`]).
+    ///
+    /// [`Capabilities::keepable_reads`]: crate::backend::Capabilities::keepable_reads
+    pub(crate) is_vouched_for: bool,
 }

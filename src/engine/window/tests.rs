@@ -60,7 +60,16 @@ fn fetched(window: &mut Window, at: Span, bytes: Vec<u8>, stamp: u32) {
     let op = OpId(1000 + u64::from(stamp));
     window.begin_fetch(at, op);
     let access = Access::Plain;
-    window.fill(at, op, Bytes::from(bytes), Fill { stamp, access });
+    window.fill(
+        at,
+        op,
+        Bytes::from(bytes),
+        Fill {
+            stamp,
+            access,
+            is_vouched_for: false,
+        },
+    );
     window.join_clean(at);
 }
 
@@ -232,6 +241,7 @@ fn bytes_of_different_entries_contexts_or_states_stay_apart() {
     let fill = Fill {
         stamp: 2,
         access: Access::Plain,
+        is_vouched_for: false,
     };
     window.fill(span(500, 600), OpId(2), Bytes::new(), fill);
     window.fill(span(600, 700), OpId(3), Bytes::new(), fill);
@@ -356,6 +366,7 @@ fn a_fetch_fills_each_part_that_still_waits_with_its_own_bytes() {
     let fill = Fill {
         stamp: 1,
         access: Access::Plain,
+        is_vouched_for: false,
     };
     window.fill(
         span(0, 100_000),

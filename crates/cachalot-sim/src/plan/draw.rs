@@ -79,10 +79,14 @@ impl Draw {
     }
 
     fn capabilities(&mut self) -> Capabilities {
+        let (scattered_writes, atomic_writes) = (self.dice.random(), self.dice.random());
+        let ordered_writes = self.dice.random();
         Capabilities {
-            scattered_writes: self.dice.random(),
-            atomic_writes: self.dice.random(),
-            ordered_writes: self.dice.random(),
+            scattered_writes,
+            atomic_writes,
+            ordered_writes,
+            // Not drawn for itself, so that a seed goes on to mean what it meant. The cache makes nothing of the order.
+            keepable_reads: ordered_writes,
             snapshots: self.dice.random(),
             write_bytes_max: self.pick(&[4 << 10, 64 << 10, 4 << 20]),
             write_pieces_max: self.pick(&[1, 2, 7, 64, 1024]),

@@ -137,6 +137,7 @@ impl Model {
         let fill = Fill {
             stamp: op as u32,
             access: Access::Plain,
+            is_vouched_for: false,
         };
         self.window
             .fill(at, OpId(op), Bytes::from(bytes.clone()), fill);

@@ -19,6 +19,7 @@ fn an_extent_is_in_one_state_and_goes_through_the_table() {
     let fill = |stamp| Fill {
         stamp,
         access: Access::Plain,
+        is_vouched_for: false,
     };
 
     assert_eq!(state(&window), None);

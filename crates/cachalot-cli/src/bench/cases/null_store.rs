@@ -97,6 +97,7 @@ impl Backend for NullStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             scattered_writes: self.plan.scattered,
+            keepable_reads: true,
             ..Capabilities::default()
         }
     }
