@@ -156,6 +156,23 @@ async fn a_discard_resolves_when_what_was_in_flight_over_it_has_landed() {
     rig.close().await;
 }
 
+/// S-05, F-01: an object is the same by its number and by the name that the number stands for.
+#[actix::test]
+async fn objects_are_flushed_and_discarded_by_their_names_too() {
+    let rig = Rig::new(config());
+    let set = rig.open("named").await;
+    set.write_at(0, data(1, 1000)).await.unwrap();
+    let name = name_of("named", 0);
+    let extent = |offset, len| vec![ObjectExtent::new(name.as_str(), offset, len).unwrap()];
+    set.flush_extents(extent(0, 1000)).await.unwrap();
+    assert_eq!(set.stats().0.dirty_bytes, 0);
+    set.discard(extent(100, 200)).await.unwrap();
+    assert!(!set.is_cached_at(100, 1).await.unwrap());
+    assert!(set.is_cached_at(300, 700).await.unwrap());
+    rig.audit(&[&set]).await;
+    rig.close().await;
+}
+
 /// S-07, H-27
 #[actix::test]
 async fn a_discard_and_a_truncate_let_waiting_writers_in() {
