@@ -5,6 +5,7 @@ use super::shelf::Bounds;
 use crate::engine::discard::Holdings;
 use crate::engine::{BufferState, Flushed, Layout};
 use crate::error::{BackendError, RequestError};
+use crate::request::ReadRequest;
 use crate::types::{ObjectKey, SnapId, Truncation};
 
 /// S-01
@@ -302,6 +303,25 @@ fn writebacks_carry_the_truncation_and_wait_for_those_that_know_nothing_of_it() 
     assert_eq!(rig.write_backs[&op].truncation, expected);
     rig.end_write(op);
     assert_eq!(rig.store.get(&name(0)).unwrap()[100..20_000], [0; 19_900]);
+}
+
+/// R-17, H-23
+#[test]
+fn a_truncation_leaves_what_is_cached_of_snapshots() {
+    let mut rig = layered();
+    rig.store_object(0, pattern(0, 0, 4096));
+    let snap = SnapId::snapshot(7);
+    let of_snapshot = || ReadRequest {
+        snap,
+        ..read_of(0, 0, 4096)
+    };
+    rig.read_request(of_snapshot(), true);
+    rig.end_all_fetches();
+    truncate_file(&mut rig, 1, 0);
+    let wanted = [extent(0, 0, 4096)];
+    assert!(rig.step(|engine, _| engine.is_cached(&wanted, snap)));
+    let again = rig.read_request(of_snapshot(), true);
+    assert_eq!(rig.bytes(again), pattern(0, 0, 4096));
 }
 
 ///

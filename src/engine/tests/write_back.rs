@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::rig::*;
 use crate::engine::{BufferState, Counter, Demand};
 use crate::error::{BackendError, CacheError};
-use crate::types::Moment;
+use crate::request::WriteRequest;
+use crate::types::{Moment, Timestamp};
 
 fn scattered() -> Rig {
     let mut options = RigOptions::default();
@@ -425,4 +426,19 @@ fn sending_costs_the_same_for_each_buffer_however_many_there_are() {
     };
     let (few, many) = (cost(50), cost(400));
     assert!(many <= 9 * few, "{many} locks against {few}");
+}
+
+/// F-02, B-04
+#[test]
+fn a_writeback_carries_the_latest_of_its_modification_times() {
+    let mut rig = Rig::new();
+    for (offset, seconds) in [(0, 5), (100, 9), (200, 7)] {
+        rig.write_request(WriteRequest {
+            modified: Some(Timestamp(seconds)),
+            ..write_of(1, offset, &[1; 100])
+        });
+    }
+    rig.write_back_all();
+    let modified: Vec<_> = rig.sent.iter().map(|write| write.modified).collect();
+    assert_eq!(modified, [Timestamp(9)]);
 }
