@@ -20,7 +20,7 @@ die() { echo "cluster.sh: $*" >&2; exit 1; }
 DIR=$2; shift 2
 
 # Whether a process is a daemon of the cluster in DIR.
-mine() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF -- "-c $DIR/ceph.conf"; }
+mine() { { tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null | grep -qF -- "-c $DIR/ceph.conf"; }
 
 stop_all() {
   local rc=0 n f p sig
@@ -90,7 +90,7 @@ CONF=$DIR/ceph.conf RUN=$DIR/run
 [ ${#DIR} -le 70 ] || die "DIR too long for unix sockets (107 bytes)"
 alive() { # NAME: does DIR/run/NAME.pid name a live process of this very cluster?
   local p; p=$(cat "$RUN/$1.pid" 2>/dev/null) || return 1
-  [ -n "$p" ] && tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null | grep -qF -- "$CONF"
+  [ -n "$p" ] && { tr '\0' ' ' <"/proc/$p/cmdline"; } 2>/dev/null | grep -qF -- "$CONF"
 }
 C() { timeout 40 ceph -c "$CONF" "$@" 9>&-; }
 start_osd() {
@@ -255,8 +255,12 @@ if [ -n "$RGW" ]; then
   sed -i "s/^rgw_frontends = .*/rgw_frontends = beast endpoint=127.0.0.1:$RGW tcp_nodelay=1/" "$CONF"
   [ "$AUTH" = none ] || { C auth get-or-create client.rgw mon 'allow rw' osd 'allow rwx' >"$DIR/rgw.keyring"
     grep -q "rgw.keyring" "$CONF" || sed -i "s|^\[client.rgw\]|&\nkeyring = $DIR/rgw.keyring|" "$CONF"; }
+  rm -f "$RUN/rgw.pid"
   radosgw -c "$CONF" -n client.rgw --pid-file "$RUN/rgw.pid" >>"$DIR/log/start.log" 2>&1 9>&-
-  for _ in $(seq 1 400); do (exec 3<>/dev/tcp/127.0.0.1/$RGW) 2>/dev/null && break; alive rgw || die "radosgw died; see $DIR/log"; sleep 0.1; done
+  # It writes its pid file some time after it has gone to the background.
+  UP=; for _ in $(seq 1 400); do
+    alive rgw && (exec 3<>"/dev/tcp/127.0.0.1/$RGW") 2>/dev/null && UP=1 && break; sleep 0.1; done
+  [ -n "$UP" ] || die "radosgw is not up; see $DIR/log"
   say "radosgw listens on 127.0.0.1:$RGW, pid $(cat "$RUN/rgw.pid")"
   timeout 40 radosgw-admin -c "$CONF" user create --uid=test --display-name=test \
     --access-key=TESTACCESSKEY0000000 --secret-key=testsecretkey000000000000000000000000000 >/dev/null 2>>"$DIR/log/start.log" 9>&- \

@@ -1,5 +1,13 @@
 //! The tests themselves.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that can't go on has failed, and says what it did"
+)]
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -214,6 +222,15 @@ fn write_rounds(set: &ObjectSet, cells: std::ops::Range<u64>, load: &Load) {
     }
 }
 
+/// Ends the load however the test ends.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 struct Load {
     ended: AtomicBool,
     writes: AtomicU64,
@@ -246,6 +263,7 @@ fn a_server_away_for_twenty_seconds_takes_no_flush_with_it() {
             let cells = thread * CELLS / 4..(thread + 1) * CELLS / 4;
             scope.spawn(move || write_rounds(set, cells, load));
         }
+        let _ending = Ending(&load.ended);
         wait(2);
         server.kill();
         let before = backend.requests();
@@ -263,7 +281,6 @@ fn a_server_away_for_twenty_seconds_takes_no_flush_with_it() {
         while load.writes.load(Ordering::SeqCst) < writes + 200 {
             wait(1);
         }
-        load.ended.store(true, Ordering::SeqCst);
     });
     let rounds: Vec<u64> = load
         .flushed

@@ -3,11 +3,12 @@
 //! The client below never repeats a request by itself; this does, with pauses that grow and vary, until
 //! `retry_for` has passed. Every attempt is admitted first: a request of a writer that has been fenced off is not
 //! repeated. A request keeps its slot while it pauses, so that however much waits on a store that is down, no more
-//! than `requests_max` requests knock there.
+//! than `requests_max` requests knock there. What fails without a success between makes the pauses of all requests
+//! longer, those of new ones too: callers that give up and come again do not make a storm.
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::object_store::client::{HttpError, HttpErrorKind};
@@ -95,6 +96,9 @@ impl Caller {
 pub(super) struct Requests {
     store: Arc<dyn ObjectStore>,
     slots: Semaphore,
+    requests_max: u32,
+    /// How many requests failed since the last success.
+    streak: AtomicU32,
     retry_for: Duration,
     parts: Parts,
     counters: Counters,
@@ -123,6 +127,8 @@ impl Requests {
         Self {
             store,
             slots: Semaphore::new(requests_max.clamp(1, Semaphore::MAX_PERMITS)),
+            requests_max: u32::try_from(requests_max.max(1)).unwrap_or(u32::MAX),
+            streak: AtomicU32::new(0),
             retry_for,
             parts,
             counters: Counters::default(),
@@ -300,16 +306,34 @@ impl Requests {
         let _slot = slot.map_err(|_closed: tokio::sync::AcquireError| BackendError::Unavailable)?;
         let end = self.parts.clock.now().after(self.retry_for);
         let mut pause = PAUSE_MIN;
+        if let Some(common) = self.common_pause() {
+            self.parts
+                .delayer
+                .delay(between(Duration::ZERO, common))
+                .await;
+        }
         loop {
             let error = match self.admit(caller).await {
                 Ok(()) => match attempt().await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => {
+                        self.streak.store(0, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
                     Err(error) => self.judge(&error),
                 },
                 Err(error) => error,
             };
-            pause = longer(pause);
-            if !error.is_transient() || caller.is_gone() {
+            if !error.is_transient() {
+                // The store answers.
+                self.streak.store(0, Ordering::Relaxed);
+                return Err(error);
+            }
+            self.streak.fetch_add(1, Ordering::Relaxed);
+            pause = between(PAUSE_MIN, pause * 3).min(PAUSE_MAX);
+            if let Some(common) = self.common_pause() {
+                pause = pause.max(between(common / 2, common * 3 / 2));
+            }
+            if caller.is_gone() {
                 return Err(error);
             }
             if self.parts.clock.now().after(pause) > end {
@@ -319,6 +343,13 @@ impl Requests {
             self.parts.delayer.delay(pause).await;
             add(&self.counters.repeated, 1);
         }
+    }
+
+    /// How long everybody pauses, once as many requests in a row failed as may be under way: twice as long for each
+    /// such round.
+    fn common_pause(&self) -> Option<Duration> {
+        let rounds = self.streak.load(Ordering::Relaxed) / self.requests_max;
+        (rounds > 0).then(|| (PAUSE_MIN * (1 << rounds.min(10))).min(PAUSE_MAX))
     }
 
     async fn admit(&self, caller: &Caller) -> Result<(), BackendError> {
@@ -338,12 +369,9 @@ impl Requests {
     }
 }
 
-/// The next pause: a random one between the least and thrice the last, so that clients that fail together do not
-/// come back together.
-fn longer(last: Duration) -> Duration {
-    rand::rng()
-        .random_range(PAUSE_MIN..=(last * 3))
-        .min(PAUSE_MAX)
+/// A random pause, so that clients that fail together do not come back together.
+fn between(least: Duration, most: Duration) -> Duration {
+    rand::rng().random_range(least..=most.max(least))
 }
 
 /// A key can be put whether or not it is there, so what is absent is the bucket.
