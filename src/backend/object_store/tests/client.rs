@@ -91,7 +91,8 @@ impl Client {
     fn start(&self, did: Did, path: &Path) -> Result<()> {
         let mut state = self.state.lock();
         state.log.push((did, path.to_string()));
-        let fails = state.is_away || (state.storm > 1 && state.log.len() % state.storm != 0);
+        let fails =
+            state.is_away || (state.storm > 1 && !state.log.len().is_multiple_of(state.storm));
         if fails {
             return Err(Error::Generic {
                 store: "test",
