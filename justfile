@@ -58,6 +58,10 @@ bench-smoke:
 round-trip:
     scripts/round-trip.sh
 
+# Object stores, in memory and on a radosgw of their own: all tests, or those of a name.
+s3 *name:
+    scripts/s3.sh {{name}}
+
 # Every benchmark runs once.
 benches:
     scripts/benches.sh

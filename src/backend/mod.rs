@@ -28,6 +28,8 @@ pub(crate) mod fuzz;
 pub(crate) mod fuzz;
 mod lock;
 mod memory;
+#[cfg(feature = "object-store")]
+mod object_store;
 mod operation;
 mod throttled;
 
@@ -40,6 +42,11 @@ pub use faulty::{
 pub use file::{FileBackend, FileStoreError, FileStoreOptions};
 pub use lock::{HeldLock, LockError, LockRequest, WriterLock};
 pub use memory::{MemoryBackend, MemoryBuilder};
+#[cfg(feature = "object-store")]
+pub use object_store::{
+    ObjectStoreBackend, ObjectStoreError, ObjectStoreKind, ObjectStoreOpen, ObjectStoreOptions,
+    ObjectStoreRequests, ObjectStoreUrl,
+};
 pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
 pub use throttled::{Throttle, ThrottledBackend};
 

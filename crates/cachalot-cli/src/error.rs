@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use cachalot::backend::FileStoreError;
+#[cfg(feature = "object-store")]
+use cachalot::backend::ObjectStoreError;
 use cachalot::{BackendError, CacheError, ConfigError, RequestError};
 
 /// The exit codes, as `--help` documents them.
@@ -31,6 +33,10 @@ pub(crate) enum CliError {
     /// A store could not be opened.
     #[error("{}", with_source(.0))]
     OpenStore(#[from] FileStoreError),
+    /// An object store could not be opened.
+    #[cfg(feature = "object-store")]
+    #[error("{0}")]
+    OpenObjectStore(#[from] ObjectStoreError),
     /// A call to the store failed.
     #[error("cannot {doing}: {source}{}", store_advice(.source))]
     Store {
@@ -100,6 +106,10 @@ impl CliError {
         match self {
             Self::Usage(_) => exit_code::USAGE,
             Self::OpenStore(error) => open_exit_code(error),
+            #[cfg(feature = "object-store")]
+            Self::OpenObjectStore(ObjectStoreError::UnknownVersion { .. }) => exit_code::DAMAGED,
+            #[cfg(feature = "object-store")]
+            Self::OpenObjectStore(_) => exit_code::STORE,
             Self::Store { source, .. } => backend_exit_code(source),
             Self::Cache { source, .. } => cache_exit_code(source),
             Self::NoVolume { .. } | Self::Volume { .. } => exit_code::VOLUME,

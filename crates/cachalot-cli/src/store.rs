@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cachalot::backend::{Backend, BackendRead, BackendWrite, FileBackend, MemoryBackend, WriteRun};
+#[cfg(feature = "object-store")]
+use cachalot::backend::{ObjectStoreOpen, ObjectStoreOptions, ObjectStoreUrl};
 use cachalot::{
     BackendError, ByteRange, Hints, ObjectName, SnapContext, SnapId, Timestamp, Truncation,
 };
@@ -21,10 +23,17 @@ pub(crate) enum StoreUrl {
     Memory,
     /// `file:DIR`: one sparse file per object in a directory.
     File(PathBuf),
+    /// `s3://BUCKET/PREFIX`, `gs://` or `az://`: blocks in an object store.
+    #[cfg(feature = "object-store")]
+    ObjectStore(ObjectStoreUrl),
 }
 
 /// The kinds of store, as error messages and `--help` name them.
+#[cfg(not(feature = "object-store"))]
 pub(crate) const STORE_KINDS: &str = "`file:DIR` or `memory:`";
+#[cfg(feature = "object-store")]
+pub(crate) const STORE_KINDS: &str =
+    "`file:DIR`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `memory:`";
 
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +62,7 @@ impl FromStr for StoreUrl {
                 "" => Err("`file:` needs a directory, as in `file:/srv/store`".to_owned()),
                 path => Ok(Self::File(PathBuf::from(path))),
             },
+            ("s3" | "gs" | "az", _) => object_store(text),
             (kind, _) => Err(format!(
                 "there is no kind of store called `{kind}:`: write {STORE_KINDS}"
             )),
@@ -69,6 +79,8 @@ impl fmt::Display for StoreUrl {
                 write!(f, "file://{}", path.display())
             }
             Self::File(path) => write!(f, "file:{}", path.display()),
+            #[cfg(feature = "object-store")]
+            Self::ObjectStore(url) => url.fmt(f),
         }
     }
 }
@@ -86,8 +98,30 @@ impl StoreUrl {
                 };
                 Ok(Arc::new(backend?))
             }
+            #[cfg(feature = "object-store")]
+            Self::ObjectStore(url) => {
+                let open = match purpose {
+                    OpenFor::Reading | OpenFor::Changing => ObjectStoreOpen::Existing,
+                    OpenFor::Adding => ObjectStoreOpen::ExistingOrNew,
+                };
+                Ok(Arc::new(ObjectStoreOptions::default().open(url, open)?))
+            }
         }
     }
+}
+
+#[cfg(feature = "object-store")]
+fn object_store(text: &str) -> Result<StoreUrl, String> {
+    let url = text.parse::<ObjectStoreUrl>();
+    url.map(StoreUrl::ObjectStore)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "object-store"))]
+fn object_store(text: &str) -> Result<StoreUrl, String> {
+    Err(format!(
+        "`{text}` is an object store, and this cachalot was built without them: build it with `--features object-store`"
+    ))
 }
 
 /// An object's name; names made from a volume's name are always good.
@@ -213,6 +247,23 @@ mod tests {
             let error = text.parse::<StoreUrl>().unwrap_err();
             assert!(error.contains(hint), "{text}: {error}");
         }
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    #[test]
+    fn without_object_stores_the_error_says_how_to_get_them() {
+        let error = "s3://bucket/x".parse::<StoreUrl>().unwrap_err();
+        assert!(error.contains("--features object-store"), "{error}");
+    }
+
+    #[cfg(feature = "object-store")]
+    #[test]
+    fn object_stores_are_addressed_by_url() {
+        let text = "s3://bucket/some/where?endpoint=http://127.0.0.1:8000&block_size=65536";
+        let url: StoreUrl = text.parse().unwrap();
+        assert_eq!(url.to_string(), text);
+        let error = "s3://bucket/x?color=red".parse::<StoreUrl>().unwrap_err();
+        assert!(error.contains("there is no color"), "{error}");
     }
 
     #[test]

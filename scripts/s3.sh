@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Object stores, in memory and then on a real server: starts a Ceph cluster in memory with radosgw, runs the tests against it, takes a file
+# into it and out again with the tool, and stops it all. A word runs the tests of that name alone.
+#
+#   CACHALOT_S3_BYTES   how large the file is; 1 GiB unless set
+#   CACHALOT_S3_PORT    where radosgw listens; 33470 unless set
+#   CACHALOT_SEED       the seed of the random operations
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bytes=${CACHALOT_S3_BYTES:-$((1 << 30))} port=${CACHALOT_S3_PORT:-33470} name=${1:-}
+place="$(mktemp -d)"
+trap 'scripts/cluster.sh down "$place/c"; rm -rf "$place"' EXIT
+
+[ -n "$name" ] || cargo test --package cachalot --features object-store --lib object_store
+cargo test --package cachalot --features object-store --test object_store --no-run
+[ -n "$name" ] || cargo build --release --package cachalot-cli --features object-store
+
+scripts/cluster.sh up "$place/c" --port "$((port + 1))" --rgw "$port"
+# shellcheck source=/dev/null
+. "$place/c/s3.env"
+# The addresses below say where the server is, and that plain HTTP will do.
+unset AWS_ENDPOINT AWS_ENDPOINT_URL AWS_ALLOW_HTTP
+store="s3://$S3_BUCKET/tool?endpoint=http://127.0.0.1:$port"
+export CACHALOT_S3_URL="s3://$S3_BUCKET/tests?endpoint=http://127.0.0.1:$port"
+export CACHALOT_CLUSTER="$place/c" CACHALOT_CLUSTER_RGW="$port"
+
+# One at a time: one of them kills the server.
+cargo test --package cachalot --features object-store --test object_store -- --test-threads 1 --nocapture $name
+[ -z "$name" ] || exit 0
+
+cachalot=target/release/cachalot
+head --bytes="$bytes" /dev/urandom >"$place/original"
+# A hole, and an odd end.
+truncate --size=+8M "$place/original"
+printf 'the end' >>"$place/original"
+started=$EPOCHREALTIME
+took() { awk -v a="$started" -v b="$EPOCHREALTIME" -v n="$bytes" -v w="$1" \
+    'BEGIN { printf "%s: %.1f s, %.0f MiB/s\n", w, b - a, n / 1048576 / (b - a) }'; started=$EPOCHREALTIME; }
+"$cachalot" import --quiet --cache 256MiB "$place/original" "$store" volume
+took import
+"$cachalot" export --quiet --cache 256MiB "$store" volume "$place/back"
+took export
+cmp "$place/original" "$place/back"
+"$cachalot" volume info "$store" volume
+"$cachalot" volume remove "$store" volume
+echo "$(stat --format=%s "$place/back") bytes came back as they were"
