@@ -64,14 +64,14 @@ fn of_cache(error: CacheError) -> NbdError {
 
 impl VolumeExport {
     fn runs(&self, offset: u64, len: u64) -> Result<Vec<(ObjectName, ByteRange)>, NbdError> {
-        let range = ByteRange::new(offset, len).map_err(|_| NbdError::Invalid)?;
+        let range = ByteRange::new(offset, len).map_err(|_refused| NbdError::Invalid)?;
         let name = |run: cachalot::Run| {
             ObjectName::new(format!("{}.{:016x}", self.name, run.object))
                 .map(|name| (name, run.range))
         };
         let runs = self.layout.runs(range).map(name);
         runs.collect::<Result<_, _>>()
-            .map_err(|_| NbdError::Invalid)
+            .map_err(|_refused| NbdError::Invalid)
     }
 
     async fn sync(&self) -> Result<(), NbdError> {
