@@ -58,6 +58,10 @@ bench-smoke:
 round-trip:
     scripts/round-trip.sh
 
+# Clients that were written elsewhere use the gateway.
+nbd-clients:
+    scripts/nbd-clients.sh
+
 # Every benchmark runs once.
 benches:
     scripts/benches.sh

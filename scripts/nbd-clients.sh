@@ -128,6 +128,59 @@ fio_job sequential --rw=write --bs=128k --iodepth=8
 fio_job mixed --rw=randrw --bsrange=512-64k --blockalign=512 --iodepth=16
 fio_job jobs --rw=randwrite --bs=4k --iodepth=8 --numjobs=4 --offset_increment=16m --fsync=64
 
+echo "--- a crowd, garbage, and clients that do not read"
+"$python" - "$socket" "$uri" <<'PYTHON'
+import os, socket, struct, sys, nbd
+held = []
+for number in range(1000):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(sys.argv[1])
+    held.append(s)
+# Those that were turned away see the end; the others see the greeting.
+greeted = 0
+for s in held:
+    try:
+        greeted += s.recv(18)[:8] == b"NBDMAGIC"
+    except ConnectionError:
+        pass
+assert 1 <= greeted <= 128, greeted
+for s in held:
+    try:
+        s.sendall(os.urandom(4096))
+    except OSError:
+        pass
+    s.close()
+h = nbd.NBD()
+for attempt in range(100):
+    try:
+        h = nbd.NBD()
+        h.connect_uri(sys.argv[2])
+        break
+    except nbd.Error:
+        pass
+name = b"disk"
+deaf = []
+for number in range(8):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(sys.argv[1])
+    data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+    s.sendall(struct.pack(">I", 3) + struct.pack(">QII", 0x49484156454F5054, 7, len(data)) + data)
+    s.settimeout(0.2)
+    try:
+        for request in range(1000):
+            s.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, request, 0, 16 << 20))
+    except OSError:
+        pass
+    deaf.append(s)
+h.pwrite(b"y" * 4096, 0)
+assert h.pread(4096, 0) == b"y" * 4096
+h.flush()
+h.shutdown()
+PYTHON
+grep VmHWM "/proc/$server/status"
+
 echo "--- the gateway ends, and the volume is what it showed"
 nbdcopy "$uri" "$place/shown"
 stop

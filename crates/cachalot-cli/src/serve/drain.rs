@@ -100,7 +100,44 @@ async fn give_up(cache: &Cache, reason: &str) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use cachalot::SetOptions;
+    use cachalot::backend::MemoryBackend;
+
     use super::*;
+
+    async fn with_unstored() -> (Cache, Arc<dyn Backend>) {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let cache = Cache::builder(Arc::clone(&backend)).start().unwrap();
+        let set = cache.open(SetOptions::new("disk")).await.unwrap();
+        let data = Bytes::from_static(&[1; 5000]);
+        set.write_at(0, data).await.unwrap();
+        (cache, backend)
+    }
+
+    async fn objects(backend: &Arc<dyn Backend>) -> usize {
+        let listed = backend.list(String::new(), None, 10).await;
+        listed.unwrap().names.len()
+    }
+
+    #[tokio::test]
+    async fn a_drain_stores_everything() {
+        let (cache, backend) = with_unstored().await;
+        let mut signals = Signals::new().unwrap();
+        let drained = drain(&cache, Some(&backend), &mut signals, false).await;
+        drained.unwrap();
+        assert_eq!(objects(&backend).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_is_given_up_tells_how_much_is_lost() {
+        let (cache, backend) = with_unstored().await;
+        let mut signals = Signals::new().unwrap();
+        let drained = drain(&cache, Some(&backend), &mut signals, true).await;
+        let told = drained.unwrap_err().to_string();
+        assert!(told.contains("5000 bytes"), "{told}");
+        assert_eq!(objects(&backend).await, 0);
+    }
 
     #[test]
     fn a_line_tells_what_is_left_how_fast_and_why_it_stalls() {
