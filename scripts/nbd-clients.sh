@@ -191,12 +191,20 @@ cmp "$place/shown" "$place/exported"
 echo "--- the gateway is killed after a flush"
 start
 nbdcopy --flush "$place/original" "$uri"
-qemu-io -f raw -c 'write -P 0x77 5M 1M' -c flush -c 'write -P 0x78 6M 1M' "$uri" >/dev/null
-kill -KILL "$server"
+# Killed while the client is there: one that leaves may flush first.
+"$python" - "$uri" "$server" <<'PYTHON'
+import os, signal, sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(b"w" * 1048576, 5 << 20)
+h.flush()
+h.pwrite(b"w" * 4096, 7 << 20, nbd.CMD_FLAG_FUA)
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+PYTHON
 wait "$server" || true
 server=
 start
-qemu-io -f raw -c 'read -P 0x77 5M 1M' "$uri" | tee "$place/io"
+qemu-io -f raw -c 'read -P 0x77 5M 1M' -c 'read -P 0x77 7M 4k' "$uri" | tee "$place/io"
 if grep -iE 'fail|error' "$place/io"; then
     exit 1
 fi
