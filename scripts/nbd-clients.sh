@@ -117,7 +117,7 @@ PYTHON
 
 echo "--- fio, which reads back and checks what it wrote"
 fio_job() {
-    fio --name="$1" --ioengine=nbd --uri="$uri" --size=16m --verify=crc32c --verify_fatal=1 --minimal "${@:2}" \
+    fio --verify_state_save=0 --name="$1" --ioengine=nbd --uri="$uri" --size=16m --verify=crc32c --verify_fatal=1 --minimal --aux-path="$place" "${@:2}" \
         >"$place/fio" 2>&1 || {
         cat "$place/fio"
         exit 1
@@ -189,22 +189,21 @@ stop
 cmp "$place/shown" "$place/exported"
 
 echo "--- the gateway is killed after a flush"
-start
-nbdcopy --flush "$place/original" "$uri"
+start --dirty-age 60s
 # Killed while the client is there: one that leaves may flush first.
 "$python" - "$uri" "$server" <<'PYTHON'
 import os, signal, sys, nbd
 h = nbd.NBD()
 h.connect_uri(sys.argv[1])
+h.pwrite(b"w" * 4096, 40 << 20, nbd.CMD_FLAG_FUA)
 h.pwrite(b"w" * 1048576, 5 << 20)
 h.flush()
-h.pwrite(b"w" * 4096, 7 << 20, nbd.CMD_FLAG_FUA)
 os.kill(int(sys.argv[2]), signal.SIGKILL)
 PYTHON
 wait "$server" || true
 server=
 start
-qemu-io -f raw -c 'read -P 0x77 5M 1M' -c 'read -P 0x77 7M 4k' "$uri" | tee "$place/io"
+qemu-io -f raw -c 'read -P 0x77 5M 1M' -c 'read -P 0x77 40M 4k' "$uri" | tee "$place/io"
 if grep -iE 'fail|error' "$place/io"; then
     exit 1
 fi
