@@ -62,6 +62,10 @@ round-trip:
 s3 *name:
     scripts/s3.sh {{name}}
 
+# Clients that were written elsewhere use the gateway.
+nbd-clients:
+    scripts/nbd-clients.sh
+
 # Every benchmark runs once.
 benches:
     scripts/benches.sh

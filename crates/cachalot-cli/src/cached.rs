@@ -1,4 +1,4 @@
-//! The cache as the commands use it: the one place that calls its interface.
+//! The cache as the commands use it: the one place besides the gateway that calls its interface.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::args::BenchArgs;
 use crate::error::CliError;
 use crate::output::one_line;
+use crate::serve::ListenAddress;
 use crate::store::StoreUrl;
 use crate::volume::VolumeName;
 
@@ -28,6 +29,7 @@ Examples:
   cachalot volume create file:/srv/store disk --size 10GiB
   cachalot import disk.img file:/srv/store disk2     a file into a new volume; holes stay holes
   cachalot export file:/srv/store disk2 copy.img     and out again
+  cachalot serve file:/srv/store disk                as a network block device at 127.0.0.1:10809
   zcat disk.img.gz | cachalot import - file:/srv/store disk3
 
 Stores:
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Copy a volume into a file.
     Export(ExportArgs),
+    /// Serve volumes as network block devices.
+    Serve(Box<ServeArgs>),
     /// List a store's objects and their sizes.
     Ls(LsArgs),
     /// Measure the cache beside the bare store.
@@ -327,6 +331,34 @@ pub(crate) struct ExportArgs {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The store.
+    pub(crate) store: StoreUrl,
+    /// The volumes, each an export of its name.
+    #[arg(required = true)]
+    pub(crate) volumes: Vec<VolumeName>,
+    /// The size of volumes that are made; those that exist must have it.
+    #[arg(long, value_parser = parse_size)]
+    pub(crate) size: Option<u64>,
+    /// Make volumes that do not exist.
+    #[arg(long, requires = "size", conflicts_with = "read_only")]
+    pub(crate) create: bool,
+    /// Where to listen: HOST:PORT, or unix:PATH.
+    #[arg(long, default_value = "127.0.0.1:10809")]
+    pub(crate) listen: ListenAddress,
+    /// Let clients read only.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Listen where other machines can connect, though nothing is encrypted and nobody is asked who they are.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
 }

@@ -29,6 +29,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("command_line", cli::fuzz::command_line),
     ("config_file", cli::fuzz::config_file),
+    ("nbd_messages", nbd_messages),
     ("sizes_and_times", cli::fuzz::sizes_and_times),
     ("step_lists", cli::fuzz::step_lists),
     ("store_urls", store_urls),
@@ -51,6 +52,27 @@ fn store_urls(input: &[u8]) {
     }
 }
 
+/// What a client of the gateway sends is refused, or is what comes out when it is written again.
+fn nbd_messages(input: &[u8]) {
+    use cachalot_nbd::wire;
+    if let Ok(request) = wire::request(input) {
+        let written = wire::request_bytes(&request);
+        assert_eq!(input.get(..wire::REQUEST_BYTES), Some(&written[..]));
+    }
+    if let Ok(header) = wire::option_header(input) {
+        let written = wire::option_bytes(header.option, b"");
+        assert_eq!(input.get(..12), written.get(..12));
+    }
+    if let Some(request) = wire::info_request(input) {
+        let bytes = 4 + request.name.len() + 2 + 2 * request.kinds.len();
+        assert_eq!(input.len(), bytes);
+    }
+    if let Some(request) = wire::meta_request(input) {
+        let queries: usize = request.queries.iter().map(|query| 4 + query.len()).sum();
+        assert_eq!(input.len(), 4 + request.name.len() + 4 + queries);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::TARGETS;
@@ -65,6 +87,11 @@ mod tests {
     #[test]
     fn any_configuration_file_is_refused_in_one_line_or_means_what_it_prints_as() {
         run_all(TARGETS, "config_file", 1000);
+    }
+
+    #[test]
+    fn what_a_client_of_the_gateway_sends_is_refused_or_understood() {
+        run_all(TARGETS, "nbd_messages", 3000);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod fuzz;
 #[doc(hidden)]
 pub mod fuzz;
 mod output;
+mod serve;
 mod simulate;
 mod store;
 mod striped;
@@ -66,6 +67,10 @@ async fn run(command: Command) -> Result<(), CliError> {
         // It clears away what it made, so it ends itself when it is interrupted.
         return Box::pin(bench::bench(*args)).await;
     }
+    if let Command::Serve(args) = command {
+        // It stores what it holds when it is interrupted.
+        return Box::pin(serve::serve(*args)).await;
+    }
     tokio::select! {
         result = dispatch(command) => result,
         interrupted = tokio::signal::ctrl_c() => match interrupted {
@@ -82,6 +87,7 @@ async fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Export(args) => Box::pin(transfer::export(args)).await,
         Command::Ls(args) => Box::pin(commands::ls(args)).await,
         Command::Bench(args) => Box::pin(bench::bench(*args)).await,
+        Command::Serve(args) => Box::pin(serve::serve(*args)).await,
         Command::Simulate(args) => tokio::task::spawn_blocking(move || simulate::simulate(&args))
             .await
             .unwrap_or_else(|_| Err(CliError::Failed("the simulation panicked".to_owned()))),

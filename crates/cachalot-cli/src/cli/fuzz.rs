@@ -45,6 +45,11 @@ pub(crate) fn command_line(input: &[u8]) {
         }
         Command::Export(args) => check_cache(&args.cache),
         Command::Ls(_) => {}
+        Command::Serve(args) => {
+            assert!(args.size.is_some() || !args.create);
+            check_layout(args.layout);
+            check_cache(&args.cache);
+        }
         Command::Bench(args) => {
             check_layout(args.layout);
             check_cache(&args.cache);

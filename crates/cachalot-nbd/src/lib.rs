@@ -1,0 +1,16 @@
+//! A server of the network block device protocol, over anything that is an [`Export`].
+//!
+//! Fixed newstyle, with structured replies and `base:allocation`. [`wire`] reads and writes the bytes and knows no
+//! transport; [`serve_connection`] serves one client over any stream, with bounded memory.
+
+mod export;
+mod handshake;
+mod server;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use export::{Export, Pieces, Status, ZeroHow};
+pub use handshake::Exports;
+pub use server::{ConnectionError, serve_connection};

@@ -1,0 +1,239 @@
+#!/usr/bin/env bash
+# Clients that were written elsewhere use the gateway: nbdinfo, nbdcopy, qemu, fio and libnbd. Ends with a server that
+# is killed: what was flushed is there after a restart.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+need() {
+    if command -v "$1" >/dev/null; then
+        return
+    fi
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+    "${sudo[@]}" apt-get update
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"
+}
+need fio fio
+need nbdinfo libnbd-bin
+need qemu-img qemu-utils
+# The system's own, for which the package of libnbd is.
+python=/usr/bin/python3
+"$python" -c 'import nbd' 2>/dev/null || need /usr/lib/python3/dist-packages/nbd.py python3-libnbd
+
+cachalot="${CACHALOT:-target/release/cachalot}"
+[ -n "${CACHALOT:-}" ] || cargo build --release --package cachalot-cli
+place="$(mktemp -d)"
+server=
+cleanup() {
+    if [ -n "$server" ]; then
+        kill -KILL "$server" 2>/dev/null || true
+    fi
+    rm -rf "$place"
+}
+trap cleanup EXIT
+socket="$place/socket"
+uri="nbd+unix:///disk?socket=$socket"
+store="file:$place/store"
+size=$((64 << 20))
+
+start() {
+    "$cachalot" serve "$store" disk --listen "unix:$socket" --cache 16MiB "$@" 2>>"$place/log" &
+    server=$!
+    for _ in $(seq 200); do
+        if nbdinfo --size "$uri" >/dev/null 2>&1; then
+            return
+        fi
+        read -r -t 0.05 <> <(:) || true
+    done
+    cat "$place/log"
+    echo "the gateway does not answer" >&2
+    exit 1
+}
+stop() {
+    kill -TERM "$server"
+    wait "$server"
+    server=
+}
+
+start --create --size "$size"
+echo "--- nbdinfo"
+nbdinfo "$uri"
+nbdinfo --list "nbd+unix://?socket=$socket" >/dev/null
+nbdinfo --map "$uri" | grep -q hole
+
+echo "--- nbdcopy, both ways"
+head --bytes="$size" /dev/urandom >"$place/original"
+# A hole in the middle.
+fallocate --punch-hole --offset $((8 << 20)) --length $((8 << 20)) "$place/original"
+nbdcopy --connections=4 --flush "$place/original" "$uri"
+nbdcopy --connections=4 "$uri" "$place/copy"
+cmp "$place/original" "$place/copy"
+
+echo "--- qemu-img and qemu-io"
+qemu-img compare -f raw -F raw "$place/original" "$uri"
+qemu-io -f raw \
+    -c 'write -P 0x5a 1M 1M' -c 'read -P 0x5a 1M 1M' -c 'write -z 1M 64k' -c 'read -P 0 1M 64k' \
+    -c 'discard 1088k 64k' -c 'read -P 0 1088k 64k' -c 'read -P 0x5a 1152k 64k' \
+    -c 'write -f -P 0x11 3M 4k' -c 'write -z -u 4M 32k' -c 'read -P 0 4M 32k' -c flush "$uri" >"$place/io"
+if grep -iE 'fail|error' "$place/io"; then
+    exit 1
+fi
+qemu-img convert -n -f raw -O raw "$place/original" "$uri"
+qemu-img compare -f raw -F raw "$place/original" "$uri"
+
+echo "--- libnbd: the odd commands"
+"$python" - "$uri" <<'PYTHON'
+import sys, nbd
+h = nbd.NBD()
+h.add_meta_context("base:allocation")
+h.connect_uri(sys.argv[1])
+assert h.get_structured_replies_negotiated() and h.can_multi_conn() and h.can_cache() and h.can_fast_zero()
+h.pwrite(b"x" * 100000, 12345, nbd.CMD_FLAG_FUA)
+assert h.pread(100000, 12345) == b"x" * 100000
+h.cache(1 << 20, 0)
+h.zero(50000, 20000, nbd.CMD_FLAG_NO_HOLE)
+assert h.pread(50000, 20000) == bytes(50000)
+h.zero(4096, 0, nbd.CMD_FLAG_FAST_ZERO)
+assert h.pread(4096, 0) == bytes(4096)
+h.trim(65536, 1 << 20, nbd.CMD_FLAG_FUA)
+assert h.pread(65536, 1 << 20) == bytes(65536)
+seen = []
+h.pread_structured(1 << 20, 0, lambda buf, off, what, err: seen.append(what))
+assert nbd.READ_HOLE in seen and nbd.READ_DATA in seen, seen
+told = []
+h.block_status(32 << 20, 0, lambda name, off, entries, err: told.extend(entries))
+assert told and sum(told[0::2]) <= 32 << 20, told
+h.set_strict_mode(0)
+for call, wanted in ((lambda: h.pread(10, h.get_size()), 22), (lambda: h.pwrite(b"1", h.get_size()), 28)):
+    try:
+        call()
+        sys.exit("a request past the end went well")
+    except nbd.Error as error:
+        assert error.errnum == wanted, error
+assert h.pread(1, 0) == b"\0"
+h.flush()
+h.shutdown()
+PYTHON
+
+echo "--- fio, which reads back and checks what it wrote"
+fio_job() {
+    fio --verify_state_save=0 --name="$1" --ioengine=nbd --uri="$uri" --size=16m --verify=crc32c --verify_fatal=1 --minimal --aux-path="$place" "${@:2}" \
+        >"$place/fio" 2>&1 || {
+        cat "$place/fio"
+        exit 1
+    }
+}
+fio_job random --rw=randwrite --bs=4k --iodepth=32
+fio_job sequential --rw=write --bs=128k --iodepth=8
+fio_job mixed --rw=randrw --bsrange=512-64k --blockalign=512 --iodepth=16
+fio_job jobs --rw=randwrite --bs=4k --iodepth=8 --numjobs=4 --offset_increment=16m --fsync=64
+
+echo "--- a crowd, garbage, and clients that do not read"
+"$python" - "$socket" "$uri" <<'PYTHON'
+import os, socket, struct, sys, nbd
+held = []
+for number in range(1000):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(sys.argv[1])
+    held.append(s)
+# Those that were turned away see the end; the others see the greeting.
+greeted = 0
+for s in held:
+    try:
+        greeted += s.recv(18)[:8] == b"NBDMAGIC"
+    except ConnectionError:
+        pass
+assert 1 <= greeted <= 128, greeted
+for s in held:
+    try:
+        s.sendall(os.urandom(4096))
+    except OSError:
+        pass
+    s.close()
+h = nbd.NBD()
+for attempt in range(100):
+    try:
+        h = nbd.NBD()
+        h.connect_uri(sys.argv[2])
+        break
+    except nbd.Error:
+        pass
+name = b"disk"
+deaf = []
+for number in range(8):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(sys.argv[1])
+    data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+    s.sendall(struct.pack(">I", 3) + struct.pack(">QII", 0x49484156454F5054, 7, len(data)) + data)
+    s.settimeout(0.2)
+    try:
+        for request in range(1000):
+            s.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, request, 0, 16 << 20))
+    except OSError:
+        pass
+    deaf.append(s)
+h.pwrite(b"y" * 4096, 0)
+assert h.pread(4096, 0) == b"y" * 4096
+h.flush()
+h.shutdown()
+PYTHON
+grep VmHWM "/proc/$server/status"
+
+echo "--- the gateway ends, and the volume is what it showed"
+nbdcopy "$uri" "$place/shown"
+stop
+[ ! -e "$socket" ]
+"$cachalot" export --quiet "$store" disk "$place/exported"
+cmp "$place/shown" "$place/exported"
+
+echo "--- the gateway is killed after a flush"
+start --dirty-age 60s
+# Killed while the client is there: one that leaves may flush first.
+"$python" - "$uri" "$server" <<'PYTHON'
+import os, signal, sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(b"w" * 4096, 40 << 20, nbd.CMD_FLAG_FUA)
+h.pwrite(b"w" * 1048576, 5 << 20)
+h.flush()
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+PYTHON
+wait "$server" || true
+server=
+start
+qemu-io -f raw -c 'read -P 0x77 5M 1M' -c 'read -P 0x77 40M 4k' "$uri" | tee "$place/io"
+if grep -iE 'fail|error' "$place/io"; then
+    exit 1
+fi
+stop
+
+if [ -e /dev/fuse ] && command -v nbdfuse >/dev/null && command -v mkfs.ext4 >/dev/null && [ "$(id -u)" -eq 0 ] \
+    && [ -e /dev/loop-control ]; then
+    echo "--- a file system on it"
+    start
+    touch "$place/disk"
+    mkdir "$place/mnt"
+    nbdfuse "$place/disk" "$uri" &
+    fuse=$!
+    for _ in $(seq 100); do
+        [ "$(stat --format=%s "$place/disk")" = "$size" ] && break
+        read -r -t 0.05 <> <(:) || true
+    done
+    mkfs.ext4 -q -F "$place/disk"
+    if mount -o loop "$place/disk" "$place/mnt" 2>"$place/io"; then
+        cp "$cachalot" "$place/mnt/program" 2>/dev/null || head --bytes=8M /dev/urandom >"$place/mnt/program"
+        sync
+        umount "$place/mnt"
+    else
+        echo "SKIPPED: no loop mount here: $(cat "$place/io")" >&2
+    fi
+    fsck.ext4 -f -n "$place/disk"
+    fusermount3 -u "$place/disk" 2>/dev/null || umount "$place/disk"
+    wait "$fuse" || true
+    stop
+else
+    echo "SKIPPED: a file system on the gateway: needs root, /dev/fuse, /dev/loop-control, nbdfuse and mkfs.ext4" >&2
+fi
+echo "all clients are content"
