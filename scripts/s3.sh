@@ -42,5 +42,22 @@ took import
 took export
 cmp "$place/original" "$place/back"
 "$cachalot" volume info "$store" volume
+
+# While one command may write a volume another is refused, and told by whom.
+"$cachalot" serve "$store" volume --listen "unix:$place/socket" &
+server=$!
+trap 'kill -KILL "$server" 2>/dev/null || true; scripts/cluster.sh down "$place/c"; rm -rf "$place"' EXIT
+for _ in $(seq 200); do
+    [ ! -S "$place/socket" ] || break
+    kill -0 "$server"
+    read -r -t 0.1 <> <(:) || true
+done
+if said="$("$cachalot" volume resize "$store" volume --size 1TiB 2>&1)"; then
+    echo "two commands write one volume" >&2 && exit 1
+fi
+grep "is being written by process $server on" <<<"$said"
+kill -TERM "$server"
+wait "$server"
+"$cachalot" volume resize "$store" volume --size 1TiB
 "$cachalot" volume remove "$store" volume
 echo "$(stat --format=%s "$place/back") bytes came back as they were"

@@ -145,6 +145,8 @@ pub(crate) enum VolumeCommand {
         size: u64,
         #[command(flatten)]
         layout: LayoutArgs,
+        #[command(flatten)]
+        lock: LockArgs,
     },
     /// List the volumes of a store.
     List {
@@ -176,6 +178,8 @@ pub(crate) enum VolumeCommand {
         /// Allow a smaller size: what lies above it is lost.
         #[arg(long)]
         shrink: bool,
+        #[command(flatten)]
+        lock: LockArgs,
     },
     /// Remove a volume and its data, without asking. What an interrupted removal left is removed too.
     Remove {
@@ -183,6 +187,8 @@ pub(crate) enum VolumeCommand {
         store: StoreUrl,
         /// The volume.
         volume: VolumeName,
+        #[command(flatten)]
+        lock: LockArgs,
     },
 }
 
@@ -299,6 +305,8 @@ pub(crate) struct ImportArgs {
     /// Remove a volume of this name first.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
     /// How many blocks of 256 KiB wait for the cache to take them; it writes back more at once.
     #[arg(long, default_value_t = 4, value_parser = parse_count)]
     pub(crate) in_flight: usize,
@@ -358,9 +366,19 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) insecure: bool,
     #[command(flatten)]
+    pub(crate) lock: LockArgs,
+    #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+}
+
+/// What to do where somebody else writes the volume.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LockArgs {
+    /// Take a volume over from whoever writes it, once that one can write no more. What it has not stored is lost.
+    #[arg(long)]
+    pub(crate) break_lock: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,10 +21,12 @@ pub(crate) async fn volume(command: VolumeCommand) -> Result<(), CliError> {
             volume,
             size,
             layout,
+            lock,
         } => {
             let layout = layout.layout()?;
             let volumes = Volumes::open(&store, OpenFor::Adding)?;
-            volumes.create(&volume, size, layout).await?;
+            let create = async |volumes: &Volumes| volumes.create(&volume, size, layout).await;
+            volumes.alone(&volume, lock.break_lock, create).await?;
             print(&format!("created {volume}, {}\n", human_bytes(size)))
         }
         VolumeCommand::List { store, json } => {
@@ -52,18 +54,25 @@ pub(crate) async fn volume(command: VolumeCommand) -> Result<(), CliError> {
             volume,
             size,
             shrink,
+            lock,
         } => {
             let volumes = Volumes::open(&store, OpenFor::Changing)?;
-            let old = volumes.resize(&volume, size, shrink).await?;
+            let resize = async |volumes: &Volumes| volumes.resize(&volume, size, shrink).await;
+            let old = volumes.alone(&volume, lock.break_lock, resize).await?;
             print(&format!(
                 "resized {volume} from {} to {}\n",
                 human_bytes(old),
                 human_bytes(size)
             ))
         }
-        VolumeCommand::Remove { store, volume } => {
+        VolumeCommand::Remove {
+            store,
+            volume,
+            lock,
+        } => {
             let volumes = Volumes::open(&store, OpenFor::Changing)?;
-            let objects = volumes.remove(&volume).await?;
+            let remove = async |volumes: &Volumes| volumes.remove(&volume).await;
+            let objects = volumes.alone(&volume, lock.break_lock, remove).await?;
             print(&format!(
                 "removed {volume} and its {objects} data objects\n"
             ))

@@ -67,8 +67,11 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
         (false, false) => OpenFor::Changing,
     };
     let volumes = Volumes::open(&args.store, purpose)?;
-    let mut headers = Vec::new();
+    let (mut headers, mut locks) = (Vec::new(), Vec::new());
     for name in &args.volumes {
+        if !args.read_only {
+            locks.push(volumes.lock(name, args.lock.break_lock).await?);
+        }
         let header = match volumes.load(name).await {
             Err(CliError::NoVolume { .. }) if args.create => {
                 let size = args.size.unwrap_or_default();
@@ -110,13 +113,18 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
         ));
     }
     let given_up = accept_until_signal(listener, exports, &mut signals).await;
-    drain::drain(
+    let drained = drain::drain(
         &cache,
         (!args.read_only).then_some(volumes.backend()),
         &mut signals,
         given_up,
     )
-    .await
+    .await;
+    for lock in locks {
+        // What can't be given back goes with its lease.
+        lock.release().await.unwrap_or_default();
+    }
+    drained
 }
 
 /// Refuses a volume that is not whole, that shrinks, or whose size is another than what was said.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cachalot::{Clock, OFFSET_BYTES_MAX, SystemClock};
+use cachalot::{CacheConfig, Clock, Layout, OFFSET_BYTES_MAX, SystemClock};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
@@ -48,6 +48,32 @@ pub(crate) async fn import(args: ImportArgs) -> Result<(), CliError> {
     let planned = planned_size(&input, args.size)?;
     let layout = args.layout.layout()?;
     let volumes = Volumes::open(&args.store, OpenFor::Adding)?;
+    let work = async |volumes: &Volumes| {
+        Box::pin(import_into(
+            volumes,
+            &args,
+            (input, planned, layout),
+            &config,
+        ))
+        .await
+    };
+    let (size_bytes, data_bytes) = volumes
+        .alone(&args.volume, args.lock.break_lock, work)
+        .await?;
+    if !args.quiet {
+        let took = clock.now().since(cachalot::Moment::default());
+        output::note(&summary("imported", size_bytes, data_bytes, took));
+    }
+    Ok(())
+}
+
+/// Makes the volume and fills it; returns its size, and how many bytes of it are data.
+async fn import_into(
+    volumes: &Volumes,
+    args: &ImportArgs,
+    (input, planned, layout): (Input, Option<u64>, Layout),
+    config: &CacheConfig,
+) -> Result<(u64, u64), CliError> {
     if args.overwrite {
         match volumes.remove(&args.volume).await {
             Ok(_) | Err(CliError::NoVolume { .. }) => {}
@@ -58,18 +84,14 @@ pub(crate) async fn import(args: ImportArgs) -> Result<(), CliError> {
         .begin_import(&args.volume, planned.unwrap_or(0), layout)
         .await?;
 
-    let session = Session::start(Arc::clone(volumes.backend()), &config)?;
+    let session = Session::start(Arc::clone(volumes.backend()), config)?;
     let bar = progress(planned, args.quiet);
-    let copied = copy_through(&session, &args, input, planned, &bar).await;
+    let copied = copy_through(&session, args, input, planned, &bar).await;
     let (read_bytes, data_bytes) = session.close_after(copied).await?;
     let size_bytes = planned.unwrap_or(read_bytes);
     volumes.complete(&args.volume, &header, size_bytes).await?;
     bar.finish_and_clear();
-    if !args.quiet {
-        let took = clock.now().since(cachalot::Moment::default());
-        output::note(&summary("imported", size_bytes, data_bytes, took));
-    }
-    Ok(())
+    Ok((size_bytes, data_bytes))
 }
 
 /// The volume's size, where it is known before the data has been read.

@@ -3,13 +3,14 @@
 //! Volume `NAME` is the object `NAME.volume`, its header, and the data objects `NAME.` with 16 hexadecimal digits.
 //! What a crash may interrupt is always announced in the header first and carried out after, so that the next
 //! command knows what is missing: data without a header does not arise, and bytes that were cut off never return.
-//! A volume has one client at a time; nothing here guards against two.
+//! A volume is written by one client at a time, which [`Volumes::lock`] sees to where a store has several.
 
 #[cfg(test)]
 pub(crate) mod fuzz;
 #[cfg(all(fuzzing, not(test)))]
 pub(crate) mod fuzz;
 mod header;
+mod lock;
 mod name;
 
 use std::sync::Arc;
