@@ -1,7 +1,8 @@
 //! A server of the network block device protocol, over anything that is an [`Export`].
 //!
 //! Fixed newstyle, with structured replies and `base:allocation`. [`wire`] reads and writes the bytes and knows no
-//! transport; [`serve_connection`] serves one client over any stream, with bounded memory.
+//! transport; [`serve_connection`] serves one client over any stream, with bounded memory, and [`Room`] bounds what
+//! all take together.
 
 mod export;
 mod handshake;
@@ -13,4 +14,4 @@ mod tests;
 
 pub use export::{Export, Pieces, Status, ZeroHow};
 pub use handshake::Exports;
-pub use server::{ConnectionError, serve_connection};
+pub use server::{ConnectionError, Room, serve_connection};

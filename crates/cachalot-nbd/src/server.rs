@@ -20,6 +20,11 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 const REQUESTS_MAX: usize = 128;
 /// How many bytes of data a connection's requests may have under way: one of the longest, and a few shorter ones.
 const IN_FLIGHT_BYTES_MAX: u32 = 2 * wire::PAYLOAD_BYTES_MAX;
+/// How long a client may take over the rest of a write, or leave an answer without taking a byte of it: what it holds up
+/// others could use.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// What room is counted in.
+const ROOM_UNIT: u32 = 4096;
 /// How many buffers go out with one call to the system.
 const SLICES_MAX: usize = 64;
 /// How many stretches a `BLOCK_STATUS` is answered with.
@@ -39,14 +44,39 @@ pub enum ConnectionError {
     /// The handshake took too long.
     #[error("the handshake took too long")]
     Slow,
+    /// The client stopped in the middle of a write, or took nothing of its answers.
+    #[error("the client stalls")]
+    Stalled,
+}
+
+/// How many bytes of data all connections of a server together may have under way, on top of what each may.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+impl Room {
+    /// So much, and at least what one request may carry.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let least = (wire::PAYLOAD_BYTES_MAX / ROOM_UNIT) as usize;
+        let units = bytes / ROOM_UNIT as usize;
+        Self(Arc::new(Semaphore::new(
+            units.clamp(least, Semaphore::MAX_PERMITS),
+        )))
+    }
+}
+
+/// What a request takes, given back when its answer is out.
+struct Taken {
+    _slot: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+    _shared: OwnedSemaphorePermit,
 }
 
 struct Job {
     request: Request,
     data: Bytes,
     refusal: Option<NbdError>,
-    /// The room that it takes, given back when its answer is out.
-    room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    taken: Taken,
 }
 
 /// Serves a client until it goes, or until `stop` becomes true: then what is in flight is answered first.
@@ -55,7 +85,7 @@ struct Job {
 /// [`ConnectionError`]; nobody else notices.
 pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     mut stream: S,
-    exports: &Exports,
+    (exports, room): (&Exports, &Room),
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
     let agreed = tokio::select! {
@@ -69,7 +99,7 @@ pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     };
     let (input, output) = tokio::io::split(stream);
     let (jobs, queue) = mpsc::channel(REQUESTS_MAX);
-    let read = read_requests(input, &agreed, jobs, stop);
+    let read = read_requests(input, (&agreed, room), jobs, stop);
     let answered = answer_requests(output, &agreed, queue);
     tokio::pin!(read, answered);
     tokio::select! {
@@ -84,7 +114,7 @@ pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
 
 async fn read_requests<R: AsyncRead + Unpin>(
     input: R,
-    agreed: &Agreed,
+    (agreed, shared): (&Agreed, &Room),
     jobs: mpsc::Sender<Job>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
@@ -122,33 +152,49 @@ async fn read_requests<R: AsyncRead + Unpin>(
             .acquire_owned()
             .await
             .map_err(closed)?;
-        let room = Arc::clone(&bytes)
-            .acquire_many_owned(room)
-            .await
-            .map_err(closed)?;
+        let taken = Taken {
+            _slot: slot,
+            _bytes: Arc::clone(&bytes)
+                .acquire_many_owned(room)
+                .await
+                .map_err(closed)?,
+            _shared: Arc::clone(&shared.0)
+                .acquire_many_owned(room.div_ceil(ROOM_UNIT))
+                .await
+                .map_err(closed)?,
+        };
         let mut data = Bytes::new();
         if is_write {
-            // Grows with what has come, not with what was promised.
-            let len = usize::try_from(request.len).unwrap_or(usize::MAX);
-            let mut buffer = BytesMut::with_capacity(len.min(1 << 20));
-            let mut part = (&mut input).take(u64::from(request.len));
-            while buffer.len() < len {
-                if part.read_buf(&mut buffer).await? == 0 {
-                    return Ok(());
-                }
+            let arriving = tokio::time::timeout(STALL_MAX, data_of(&mut input, request.len));
+            match arriving.await.map_err(|_late| ConnectionError::Stalled)?? {
+                Some(whole) => data = whole,
+                None => return Ok(()),
             }
-            data = buffer.freeze();
         }
         let job = Job {
             request,
             data,
             refusal,
-            room: (slot, room),
+            taken,
         };
         if jobs.send(job).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// The data of a write; `None` when the connection ends before it is whole.
+async fn data_of(input: &mut (impl AsyncRead + Unpin), len: u32) -> io::Result<Option<Bytes>> {
+    let mut part = input.take(u64::from(len));
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    // Grows with what has come, not with what was promised.
+    let mut buffer = BytesMut::with_capacity(len.min(1 << 20));
+    while buffer.len() < len {
+        if part.read_buf(&mut buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(buffer.freeze()))
 }
 
 /// Why a request is not even tried.
@@ -199,9 +245,9 @@ async fn answer_requests<W: AsyncWrite + Unpin>(
                 Some(job) => under_way.push(answer(agreed, job)),
                 None => is_open = false,
             },
-            Some((buffers, room)) = under_way.next() => {
+            Some((buffers, taken)) = under_way.next() => {
                 write_all_vectored(&mut output, buffers).await?;
-                drop(room);
+                drop(taken);
             }
         }
     }
@@ -212,7 +258,7 @@ async fn answer_requests<W: AsyncWrite + Unpin>(
 async fn write_all_vectored<W: AsyncWrite + Unpin>(
     output: &mut W,
     mut buffers: VecDeque<Bytes>,
-) -> io::Result<()> {
+) -> Result<(), ConnectionError> {
     while !buffers.is_empty() {
         let mut written = {
             let slices: Vec<IoSlice<'_>> = buffers
@@ -220,10 +266,12 @@ async fn write_all_vectored<W: AsyncWrite + Unpin>(
                 .take(SLICES_MAX)
                 .map(|buffer| IoSlice::new(buffer))
                 .collect();
-            output.write_vectored(&slices).await?
+            tokio::time::timeout(STALL_MAX, output.write_vectored(&slices))
+                .await
+                .map_err(|_late| ConnectionError::Stalled)??
         };
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         while let Some(front) = buffers.front_mut() {
             if written < front.len() {
@@ -234,21 +282,16 @@ async fn write_all_vectored<W: AsyncWrite + Unpin>(
             buffers.pop_front();
         }
     }
-    output.flush().await
+    output.flush().await?;
+    Ok(())
 }
 
-async fn answer(
-    agreed: &Agreed,
-    job: Job,
-) -> (
-    VecDeque<Bytes>,
-    (OwnedSemaphorePermit, OwnedSemaphorePermit),
-) {
+async fn answer(agreed: &Agreed, job: Job) -> (VecDeque<Bytes>, Taken) {
     let Job {
         request,
         data,
         refusal,
-        room,
+        taken,
     } = job;
     let done = match refusal {
         Some(error) => Err(error),
@@ -258,7 +301,7 @@ async fn answer(
         Ok(buffers) => buffers,
         Err(error) => failed(agreed, &request, error),
     };
-    (buffers, room)
+    (buffers, taken)
 }
 
 /// Whether the answer to a command is made of chunks.

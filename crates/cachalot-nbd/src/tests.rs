@@ -80,6 +80,11 @@ impl Export for Ram {
 type Served = BoxFuture<'static, Result<(), ConnectionError>>;
 
 fn start(is_read_only: bool) -> (DuplexStream, Served, watch::Sender<bool>) {
+    start_in(&Room::new(0), is_read_only)
+}
+
+fn start_in(room: &Room, is_read_only: bool) -> (DuplexStream, Served, watch::Sender<bool>) {
+    let room = room.clone();
     let (client, server) = tokio::io::duplex(64 << 10);
     let ram: Arc<dyn Export> = Arc::new(Ram {
         bytes: Mutex::new(vec![0; SIZE]),
@@ -88,7 +93,7 @@ fn start(is_read_only: bool) -> (DuplexStream, Served, watch::Sender<bool>) {
     let (stop, stopped) = watch::channel(false);
     let served = async move {
         let exports = Exports::from([("disk".to_owned(), ram)]);
-        serve_connection(server, &exports, stopped).await
+        serve_connection(server, (&exports, &room), stopped).await
     };
     (client, served.boxed(), stop)
 }
@@ -287,4 +292,56 @@ async fn a_stop_answers_what_was_asked_and_ends() {
     })
     .await;
     ended.unwrap();
+}
+
+/// As much of a write of the longest kind as fills all the room, without its data.
+fn promise() -> Bytes {
+    ask(command::WRITE, 0, 0, wire::PAYLOAD_BYTES_MAX)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_in_the_middle_of_a_write_is_dropped_and_others_go_on() {
+    let room = Room::new(0);
+    let (mut idler, idle, _stop) = start_in(&room, false);
+    let (mut client, served, _stop) = start_in(&room, false);
+    let idler = async move {
+        skip_handshake(&mut idler).await;
+        idler.write_all(&promise()).await.unwrap();
+        // Nothing more is sent, and nothing comes but the end.
+        idler.read(&mut [0]).await.unwrap()
+    };
+    let other = async move {
+        skip_handshake(&mut client).await;
+        let mut write = BytesMut::from(&ask(command::WRITE, 0, 0, 4)[..]);
+        write.put_slice(b"abcd");
+        error_of(&mut client, &write).await
+    };
+    let both = futures::future::join4(idle, served, idler, other);
+    let all = tokio::time::timeout(3 * LONG, both).await.unwrap();
+    assert!(
+        matches!(all.0, Err(ConnectionError::Stalled)),
+        "{:?}",
+        all.0
+    );
+    all.1.unwrap();
+    assert_eq!((all.2, all.3), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_no_answers_is_dropped() {
+    let (mut client, served, _stop) = start(false);
+    let client = async move {
+        skip_handshake(&mut client).await;
+        // More than the stream between the two holds.
+        client
+            .write_all(&ask(command::READ, 0, 0, 1 << 20))
+            .await
+            .unwrap();
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = client => unreachable!("it never ends"),
+    };
+    assert!(matches!(ended, Err(ConnectionError::Stalled)), "{ended:?}");
 }

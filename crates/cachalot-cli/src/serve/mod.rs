@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachalot::{Cache, SetOptions};
-use cachalot_nbd::{Exports, serve_connection};
+use cachalot_nbd::{Exports, Room, serve_connection};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +25,8 @@ use crate::volume::{Header, VolumeName, Volumes, require_complete};
 
 /// How many clients are served at once; more are turned away.
 const CONNECTIONS_MAX: usize = 128;
+/// How many bytes of data all clients together may have under way.
+const CLIENT_BYTES_MAX: usize = 256 << 20;
 /// How long a request that is under way at the end may take.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no connection to give.
@@ -148,7 +150,7 @@ fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), Cl
 
 /// Serves clients until a signal, then answers what is under way. Returns whether a second signal ended that.
 async fn accept_until_signal(listener: Listener, exports: Exports, signals: &mut Signals) -> bool {
-    let exports = Arc::new(exports);
+    let (exports, room) = (Arc::new(exports), Room::new(CLIENT_BYTES_MAX));
     let (stop, stopped) = watch::channel(false);
     let mut clients = JoinSet::new();
     loop {
@@ -160,8 +162,9 @@ async fn accept_until_signal(listener: Listener, exports: Exports, signals: &mut
                 Ok(stream) if clients.len() >= CONNECTIONS_MAX => drop(stream),
                 Ok(stream) => {
                     let (exports, stopped) = (Arc::clone(&exports), stopped.clone());
+                    let room = room.clone();
                     clients.spawn(async move {
-                        if let Err(error) = serve_connection(stream, &exports, stopped).await {
+                        if let Err(error) = serve_connection(stream, (&exports, &room), stopped).await {
                             note(&format!("a client was dropped: {error}"));
                         }
                     });
