@@ -346,3 +346,19 @@ fn reads_that_wait_for_a_first_write_are_not_overtaken_once_absence_is_forgotten
         assert_eq!(rig.bytes(second), pattern(9, 120, 40));
     }
 }
+
+/// R-11, F-08: what a fetch says that began before a write was stored is no news of the object afterwards.
+#[test]
+fn a_fetch_that_is_older_than_a_write_proves_no_absence() {
+    let mut rig = reporting();
+    rig.read(1, 0, 10);
+    let older = rig.only_fetch();
+    rig.write(1, 100, &pattern(1, 100, 50));
+    rig.write_back_all();
+    rig.end_all_writes();
+    rig.end_fetch_with(older, Err(BackendError::NotFound));
+    rig.end_all_fetches();
+    assert_eq!(known(&mut rig), Some((true, false)));
+    rig.trim(1 << 20);
+    assert_eq!(rig.read_now(1, 100, 50), pattern(1, 100, 50));
+}
