@@ -25,7 +25,8 @@ pub struct Capabilities {
     /// cached: it owns about as much memory as it is long, or shares memory that the store keeps anyway, and nobody
     /// changes it. Without this promise the cache copies what it can't see to be the only holder of.
     pub keepable_reads: bool,
-    /// The largest write in bytes.
+    /// The largest write in bytes. Below 256 KiB, a part of the cache is kept for the entries that large buffers are split
+    /// into to be stored: 0.2 % for 64 KiB, 3 % for 4 KiB.
     pub write_bytes_max: u64,
     /// The most buffers that one write may hold, over all its runs.
     pub write_pieces_max: usize,

@@ -13,13 +13,13 @@ pub(crate) use super::claims::{Claim, Claimant};
 use super::sync::Mutex;
 use super::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use crate::config::Limits;
-use crate::engine::{Charge, WaiterId};
+use crate::engine::{Charge, EXTENT_OVERHEAD_BYTES, WINDOW_BYTES, WaiterId};
 
 /// The dirty limit in buffers is the one in bytes divided by this, so that tiny writes can't fill memory with
 /// their overhead.
 pub(super) const DIRTY_BUFFER_BYTES: u64 = 1 << 10;
 const DIRTY_BUFFERS_MIN: u64 = 256;
-/// One part in this many of the room is kept for bookkeeping that can't wait for room.
+/// One part in this many of the room is kept for bookkeeping that can't wait for room, beside [`split_bytes`].
 const HEADROOM_PART: u64 = 64;
 
 /// What waits, for the flusher and the trimmer.
@@ -52,6 +52,8 @@ pub(crate) struct Ledger {
     objects: AtomicI64,
     objects_max: AtomicU64,
     stranded: Stranded,
+    /// The largest write that the store takes.
+    write_bytes_max: u64,
 }
 
 /// What fenced sets hold unsaved. It can't be made room of until it is given up, and others are to go on meanwhile: it
@@ -90,8 +92,20 @@ fn amount(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
 }
 
-fn limits_of(limits: &Limits) -> (u64, u64, u64) {
-    let room = limits.max_bytes - limits.max_bytes / HEADROOM_PART;
+/// What entries cost at most that come of splitting buffers into writes that the store takes, when all of the room is
+/// full of large ones. Writing back can't wait for room, so it is kept for that.
+fn split_bytes(max_bytes: u64, write_bytes_max: u64) -> u64 {
+    if write_bytes_max >= WINDOW_BYTES {
+        return 0;
+    }
+    let entry = u128::from(EXTENT_OVERHEAD_BYTES);
+    let piece = entry + u128::from(write_bytes_max);
+    u64::try_from((u128::from(max_bytes) * entry).div_ceil(piece)).unwrap_or(max_bytes)
+}
+
+fn limits_of(limits: &Limits, write_bytes_max: u64) -> (u64, u64, u64) {
+    let splits = split_bytes(limits.max_bytes, write_bytes_max);
+    let room = limits.max_bytes - splits - (limits.max_bytes - splits) / HEADROOM_PART;
     // A write-through cache holds bytes as dirty just until the store has them, or while it refuses them.
     let dirty = if limits.is_write_through() {
         room / 2
@@ -106,8 +120,9 @@ fn limits_of(limits: &Limits) -> (u64, u64, u64) {
 }
 
 impl Ledger {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let (room, dirty, buffers) = limits_of(limits);
+    /// Budgets for a store that takes so many bytes in a write.
+    pub(crate) fn new(limits: &Limits, write_bytes_max: u64) -> Self {
+        let (room, dirty, buffers) = limits_of(limits, write_bytes_max);
         Self {
             room: Budget::new(room),
             dirty: Budget::new(dirty),
@@ -122,12 +137,13 @@ impl Ledger {
                 limits: Mutex::new((dirty, buffers)),
                 ..Stranded::default()
             },
+            write_bytes_max,
         }
     }
 
     /// Changes the limits at once; waiting claims that now fit are met.
     pub(crate) fn set_limits(&self, limits: &Limits) {
-        let (room, dirty, buffers) = limits_of(limits);
+        let (room, dirty, buffers) = limits_of(limits, self.write_bytes_max);
         self.room.set_limit(room);
         self.change_dirty_limits(|limits| *limits = (dirty, buffers));
         self.objects_max
@@ -431,7 +447,7 @@ mod tests {
             target_dirty_bytes: ByteSize(0),
             ..CacheConfig::default()
         };
-        Ledger::new(&Limits::try_from(&config).unwrap())
+        Ledger::new(&Limits::try_from(&config).unwrap(), u64::MAX)
     }
 
     fn write(bytes: i64) -> Charge {

@@ -57,12 +57,13 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn new(backend: Arc<dyn Backend>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
         let clock_start = Timestamp(clock.timestamp().0.saturating_sub(clock.now().as_nanos()));
+        let write_bytes_max = backend.capabilities().write_bytes_max;
         Self {
             backend,
             clock,
             retired: Mutex::default(),
             clock_start,
-            ledger: Ledger::new(&limits),
+            ledger: Ledger::new(&limits, write_bytes_max),
             books: Books::default(),
             limits: RwLock::new(limits),
             target_dirty_bytes: AtomicU64::new(limits.target_dirty_bytes),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use cachalot::backend::OperationKind;
+use cachalot::backend::{Capabilities, MemoryBackend, OperationKind};
 use cachalot::{CacheConfig, CacheError, ConfigError};
 
 use super::common::{Rig, config, data, pass, settle, start};
@@ -36,6 +36,50 @@ async fn a_lowered_size_takes_effect_at_once() {
         rig.cache.stats()
     );
     assert_eq!(rig.cache.limits().max_bytes, MIB);
+    rig.close().await;
+}
+
+/// W-05, T-01
+#[actix::test]
+async fn splitting_all_that_is_held_for_a_store_of_small_writes_stays_within_the_limit() {
+    let capabilities = Capabilities {
+        write_bytes_max: 4 << 10,
+        ..Capabilities::default()
+    };
+    let memory = MemoryBackend::builder().capabilities(capabilities).build();
+    let config = CacheConfig {
+        max_dirty_bytes: ByteSize::mib(4),
+        target_dirty_bytes: ByteSize::mib(4),
+        writebacks_in_flight: 4096,
+        ..config()
+    };
+    let rig = Rig::over(memory, config);
+    let set = rig.open("w-05-splits").await;
+    rig.gate.hold_kind(OperationKind::Write);
+    let writes: Vec<_> = (0..70_u64)
+        .map(|block| {
+            let set = set.clone();
+            start(async move { set.write_at(block << 16, data(block, 64 << 10)).await })
+        })
+        .collect();
+    settle().await;
+    assert!(
+        writes.iter().any(|write| !write.is_finished()),
+        "all is full"
+    );
+    let flush = start({
+        let set = set.clone();
+        async move { set.flush().await }
+    });
+    settle().await;
+    assert!(rig.held(OperationKind::Write) > 900, "all is being stored");
+    let charged = rig.cache.stats().charged;
+    assert!(charged.room <= 4 << 20, "{charged:?}");
+    rig.gate.open();
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    flush.await.unwrap().unwrap();
     rig.close().await;
 }
 

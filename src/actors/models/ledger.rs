@@ -38,7 +38,7 @@ struct Room {
 impl Room {
     fn new() -> Self {
         Self {
-            ledger: Arc::new(Ledger::new(&limits(MAX_BYTES, MAX_DIRTY_BYTES))),
+            ledger: Arc::new(Ledger::new(&limits(MAX_BYTES, MAX_DIRTY_BYTES), u64::MAX)),
             met: Arc::default(),
         }
     }

@@ -10,9 +10,11 @@ use crate::space::{Part, Space};
 
 /// The bytes of a window.
 const WINDOW_BYTES: u64 = 256 << 10;
+/// The bytes that a buffer's entry costs.
+const ENTRY_BYTES: u64 = 132;
 /// What a window and the buffers that a request may make in it cost beside their bytes.
-const FETCH_OVERHEAD_BYTES: u64 = 1792 + 2 * 132;
-const WRITE_OVERHEAD_BYTES: u64 = 1792 + 3 * 132;
+const FETCH_OVERHEAD_BYTES: u64 = 1792 + 2 * ENTRY_BYTES;
+const WRITE_OVERHEAD_BYTES: u64 = 1792 + 3 * ENTRY_BYTES;
 /// No buffer is made smaller than this for a write.
 const BUFFER_BYTES_MIN: u64 = 4 << 10;
 /// The part of the room that is kept back for bookkeeping.
@@ -119,12 +121,19 @@ fn slices(start: u64, places: &[Place]) -> Vec<u64> {
     lens
 }
 
-/// What can be reserved of `max_bytes`.
-const fn room_of(limits: &Limits) -> u64 {
-    limits.max_bytes - limits.max_bytes / HEADROOM_PART
-}
-
 impl World {
+    /// What can be reserved of `max_bytes`: not what the entries cost that all of it is split into to be stored.
+    fn room_of(&self, limits: &Limits) -> u64 {
+        let write_bytes_max = self.plan.capabilities.write_bytes_max;
+        let splits = if write_bytes_max < WINDOW_BYTES {
+            (limits.max_bytes * ENTRY_BYTES).div_ceil(write_bytes_max + ENTRY_BYTES)
+        } else {
+            0
+        };
+        let unsplit = limits.max_bytes - splits;
+        unsplit - unsplit / HEADROOM_PART
+    }
+
     pub(super) fn request_begins(&self, step: u32, cost: Cost) {
         self.bounds.borrow_mut().asked.insert(step, cost);
     }
@@ -169,12 +178,12 @@ impl World {
         let holds = |held: i64, limit: u64| u64::try_from(held).unwrap_or(0) <= limit;
         let (holds_room, has_headroom, holds_dirty) = (
             holds(stats.charged.room, limits.max_bytes),
-            holds(stats.charged.room, room_of(&limits)),
+            holds(stats.charged.room, self.room_of(&limits)),
             limits.is_write_through() || holds(stats.charged.dirty, limits.max_dirty_bytes),
         );
         // What a fenced set holds unsaved comes on top.
         let is_any_fenced = self.oracle().is_any_fenced();
-        if largest.room > room_of(&limits) || is_any_fenced {
+        if largest.room > self.room_of(&limits) || is_any_fenced {
             bounds.room = has_headroom;
         } else if bounds.room && !holds_room {
             self.fail(format!(
