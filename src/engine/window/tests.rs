@@ -195,6 +195,17 @@ fn a_window_is_as_old_as_its_oldest_dirty_bytes_wherever_they_lie() {
     assert_eq!(window.oldest_dirty(), Some(Moment::from_nanos(5)));
 }
 
+/// F-06, W-01
+#[test]
+fn an_empty_window_whose_key_is_on_the_list_of_dirty_ones_stays() {
+    let mut window = Window::default();
+    put(&mut window, span(0, 5000), 1, written(7, None));
+    window.remove(span(0, 5000), What::All);
+    assert!(!window.is_idle(), "its key was not taken from the list yet");
+    window.listed = false;
+    assert!(window.is_idle());
+}
+
 /// H-33, H-12
 #[test]
 fn a_write_over_the_end_of_a_buffer_is_as_old_as_what_it_covers() {
