@@ -22,10 +22,6 @@ docs:
 test:
     scripts/test.sh
 
-# The examples in the documentation.
-test-docs:
-    scripts/test-docs.sh
-
 # Every backend keeps the contract.
 contract:
     scripts/contract.sh

@@ -2,4 +2,4 @@
 # Every backend keeps the contract, and the suite finds those that don't.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --all-features contract
+cargo test contract

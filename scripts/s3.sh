@@ -11,9 +11,9 @@ bytes=${CACHALOT_S3_BYTES:-$((1 << 30))} port=${CACHALOT_S3_PORT:-33470} name=${
 place="$(mktemp -d)"
 trap 'scripts/cluster.sh down "$place/c"; rm -rf "$place"' EXIT
 
-[ -n "$name" ] || cargo test --package cachalot --features object-store --lib object_store
-cargo test --package cachalot --features object-store --test object_store --no-run
-[ -n "$name" ] || cargo build --release --package cachalot-cli --features object-store
+[ -n "$name" ] || cargo test --lib object_store
+cargo test --test object_store --no-run
+[ -n "$name" ] || cargo build --release --package cachalot-cli
 
 scripts/cluster.sh up "$place/c" --port "$((port + 1))" --rgw "$port"
 # shellcheck source=/dev/null
@@ -25,7 +25,7 @@ export CACHALOT_S3_URL="s3://$S3_BUCKET/tests?endpoint=http://127.0.0.1:$port"
 export CACHALOT_CLUSTER="$place/c" CACHALOT_CLUSTER_RGW="$port"
 
 # One at a time: one of them kills the server.
-cargo test --package cachalot --features object-store --test object_store -- --test-threads 1 --nocapture $name
+cargo test --test object_store -- --test-threads 1 --nocapture $name
 [ -z "$name" ] || exit 0
 
 cachalot=target/release/cachalot

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CACHALOT_SEEDS="${CACHALOT_SEEDS:-100}"
 echo "CACHALOT_SEEDS=$CACHALOT_SEEDS"
-cargo test --all-features random
+cargo test random
