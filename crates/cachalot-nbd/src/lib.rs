@@ -4,8 +4,10 @@
 //! transport; [`serve_connection`] serves one client over any stream, with bounded memory, and [`Room`] bounds what
 //! all take together.
 
+mod connection;
 mod export;
 mod handshake;
+mod reply;
 mod server;
 pub mod wire;
 

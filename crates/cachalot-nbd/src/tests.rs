@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::wire::{NbdError, Request, answer, command, flag, option};
 use crate::*;
@@ -19,6 +19,8 @@ const LONG: Duration = Duration::from_secs(60);
 struct Ram {
     bytes: Mutex<Vec<u8>>,
     is_read_only: bool,
+    /// Flushes wait for one `CACHE` each, where this is asked for.
+    flushes: Option<Semaphore>,
 }
 
 impl Ram {
@@ -56,7 +58,13 @@ impl Export for Ram {
         self.with(|bytes| bytes[span(offset, data.len() as u64)].copy_from_slice(&data))
     }
     fn flush(&self) -> BoxFuture<'_, Result<(), NbdError>> {
-        self.with(|_| ())
+        async move {
+            if let Some(flushes) = &self.flushes {
+                flushes.acquire().await.unwrap().forget();
+            }
+            Ok(())
+        }
+        .boxed()
     }
     fn trim(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<(), NbdError>> {
         self.zero(offset, len, ZeroHow::default())
@@ -65,6 +73,9 @@ impl Export for Ram {
         self.with(|bytes| bytes[span(offset, len)].fill(0))
     }
     fn cache(&self, _: u64, _: u64) -> BoxFuture<'_, Result<(), NbdError>> {
+        if let Some(flushes) = &self.flushes {
+            flushes.add_permits(1);
+        }
         self.with(|_| ())
     }
     fn status(&self, _: u64, len: u64) -> BoxFuture<'_, Result<Vec<Status>, NbdError>> {
@@ -84,12 +95,18 @@ fn start(is_read_only: bool) -> (DuplexStream, Served, watch::Sender<bool>) {
 }
 
 fn start_in(room: &Room, is_read_only: bool) -> (DuplexStream, Served, watch::Sender<bool>) {
-    let room = room.clone();
-    let (client, server) = tokio::io::duplex(64 << 10);
-    let ram: Arc<dyn Export> = Arc::new(Ram {
+    let ram = Ram {
         bytes: Mutex::new(vec![0; SIZE]),
         is_read_only,
-    });
+        flushes: None,
+    };
+    start_over(ram, room)
+}
+
+fn start_over(ram: Ram, room: &Room) -> (DuplexStream, Served, watch::Sender<bool>) {
+    let room = room.clone();
+    let (client, server) = tokio::io::duplex(64 << 10);
+    let ram: Arc<dyn Export> = Arc::new(ram);
     let (stop, stopped) = watch::channel(false);
     let served = async move {
         let exports = Exports::from([("disk".to_owned(), ram)]);
@@ -276,6 +293,50 @@ async fn a_write_that_promises_too_much_is_not_waited_for() {
         matches!(ended, Err(ConnectionError::Garbage(_))),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn what_takes_long_holds_up_nothing_behind_it() {
+    let ram = Ram {
+        bytes: Mutex::new(vec![0; SIZE]),
+        is_read_only: false,
+        flushes: Some(Semaphore::new(0)),
+    };
+    let (mut client, served, _stop) = start_over(ram, &Room::new(0));
+    let (ended, ()) = talk(served, async move {
+        skip_handshake(&mut client).await;
+        let mut cookies = Vec::new();
+        for (cookie, command) in [(1, command::FLUSH), (2, command::READ), (3, command::CACHE)] {
+            let request = Request {
+                flags: 0,
+                command,
+                cookie,
+                offset: 0,
+                len: u32::from(command != command::FLUSH),
+            };
+            client
+                .write_all(&wire::request_bytes(&request))
+                .await
+                .unwrap();
+            if command == command::FLUSH {
+                continue;
+            }
+            let mut reply = [0; 16];
+            client.read_exact(&mut reply).await.unwrap();
+            cookies.push(reply[15]);
+            if command == command::READ {
+                client.read_exact(&mut [0]).await.unwrap();
+            }
+        }
+        let mut reply = [0; 16];
+        client.read_exact(&mut reply).await.unwrap();
+        cookies.push(reply[15]);
+        assert_eq!(cookies[0], 2);
+        cookies.sort_unstable();
+        assert_eq!(cookies, [1, 2, 3]);
+    })
+    .await;
+    ended.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The gateway beside other servers of network block devices, with the same jobs of fio, in turns: nbdkit with its cache
+# filter over a file, and qemu-nbd with cache=writeback on a raw file. Prints a table. Needs a machine that does nothing else.
+#
+#   CACHALOT_ROUNDS    how often each is measured; 3 unless set
+#   CACHALOT_SECONDS   how long each job runs; 3 unless set
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/need.sh
+. scripts/need.sh
+need fio fio
+need nbdkit nbdkit
+need qemu-nbd qemu-utils
+need nbdcopy libnbd-bin
+cachalot="${CACHALOT:-target/release/cachalot}"
+[ -n "${CACHALOT:-}" ] || cargo build --release --package cachalot-cli
+place="$(mktemp -d)"
+server=
+cleanup() {
+    [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
+    rm -rf "$place"
+}
+trap cleanup EXIT
+size=$((256 << 20))
+head --bytes="$size" /dev/urandom >"$place/content"
+
+# What a server is started with: all have the volume's content on the same file system and a cache that holds all of it.
+begin() {
+    case "$1" in
+    cachalot)
+        "$cachalot" import --quiet "$place/content" "file:$place/store" disk
+        "$cachalot" serve "file:$place/store" disk --cache 512MiB --listen "unix:$place/socket" 2>"$place/log" &
+        ;;
+    nbdkit)
+        cp "$place/content" "$place/image"
+        nbdkit --foreground --unix "$place/socket" --filter=cache file "$place/image" cache=writeback cache-on-read=true &
+        ;;
+    qemu-nbd)
+        cp "$place/content" "$place/image"
+        qemu-nbd --socket "$place/socket" --format raw --cache writeback --shared 8 --persistent "$place/image" &
+        ;;
+    esac
+    server=$!
+    uri="nbd+unix:///?socket=$place/socket"
+    [ "$1" != cachalot ] || uri="nbd+unix:///disk?socket=$place/socket"
+    for _ in $(seq 200); do
+        ! nbdinfo --size "$uri" >/dev/null 2>&1 || break
+        kill -0 "$server"
+        read -r -t 0.05 <> <(:) || true
+    done
+    # All of it was read once.
+    nbdcopy "$uri" null:
+}
+
+end() {
+    kill -TERM "$server"
+    wait "$server" || true
+    server=
+    rm -rf "$place/store" "$place/image" "$place/socket"
+}
+
+jobs=(
+    "4 KiB random reads|randread|4k|1|1" "4 KiB random reads|randread|4k|1|2"
+    "4 KiB random reads|randread|4k|32|1" "4 KiB random reads|randread|4k|32|2"
+    "4 KiB random writes|randwrite|4k|1|1" "4 KiB random writes|randwrite|4k|1|2"
+    "4 KiB random writes|randwrite|4k|32|1" "4 KiB random writes|randwrite|4k|32|2"
+    "128 KiB sequential reads|read|128k|1|1" "128 KiB sequential reads|read|128k|8|1"
+    "128 KiB sequential writes|write|128k|1|1" "128 KiB sequential writes|write|128k|8|1"
+)
+for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
+    for name in cachalot nbdkit qemu-nbd; do
+        begin "$name"
+        for job in "${jobs[@]}"; do
+            IFS='|' read -r title rw bs depth connections <<<"$job"
+            fio --name=job --ioengine=nbd --uri="$uri" --rw="$rw" --bs="$bs" --iodepth="$depth" --numjobs="$connections" \
+                --size="$size" --time_based --runtime="${CACHALOT_SECONDS:-3}" --ramp_time=0.5 --group_reporting \
+                --randrepeat=1 --output-format=json --aux-path="$place" 2>/dev/null >"$place/fio.json"
+            printf '%s\t%s\t%s\t%s\t' "$title" "$depth" "$connections" "$name" >>"$place/results"
+            python3 -c '
+import json, sys
+side = max((json.load(open(sys.argv[1]))["jobs"][0][k] for k in ("read", "write")), key=lambda s: s["total_ios"])
+print(side["iops"], side["clat_ns"]["percentile"]["99.000000"], sep="\t")
+' "$place/fio.json" >>"$place/results"
+        done
+        end
+    done
+    echo "round $round done" >&2
+done
+python3 - "$place/results" <<'PYTHON'
+import statistics, sys
+found = {}
+for line in open(sys.argv[1]):
+    title, depth, connections, name, iops, p99 = line.rstrip("\n").split("\t")
+    found.setdefault((title, depth, connections), {}).setdefault(name, []).append((float(iops), float(p99)))
+names = ["cachalot", "nbdkit", "qemu-nbd"]
+print("| job | depth | connections | " + " | ".join(f"{n}, /s (least to most), p99" for n in names) + " | of the better |")
+print("| --- " * (4 + len(names)) + "|")
+for (title, depth, connections), sides in found.items():
+    cells, medians = [], {}
+    for name in names:
+        rates = [r for r, _ in sides[name]]
+        medians[name] = statistics.median(rates)
+        p99 = statistics.median(p for _, p in sides[name]) / 1e3
+        cells.append(f"{medians[name]:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}), {p99:,.0f} µs")
+    better = max(medians["nbdkit"], medians["qemu-nbd"])
+    print(f"| {title} | {depth} | {connections} | " + " | ".join(cells) + f" | {medians['cachalot'] / better:.2f} |")
+PYTHON
