@@ -74,11 +74,13 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
             IFS='|' read -r title rw bs depth connections <<<"$job"
             fio --name=job --ioengine=nbd --uri="$uri" --rw="$rw" --bs="$bs" --iodepth="$depth" --numjobs="$connections" \
                 --size="$size" --time_based --runtime="${CACHALOT_SECONDS:-3}" --ramp_time=0.5 --group_reporting \
-                --randrepeat=1 --output-format=json --aux-path="$place" 2>/dev/null >"$place/fio.json"
+                --randrepeat=1 --output-format=json --output="$place/fio.json" --aux-path="$place"
             printf '%s\t%s\t%s\t%s\t' "$title" "$depth" "$connections" "$name" >>"$place/results"
             python3 -c '
 import json, sys
-side = max((json.load(open(sys.argv[1]))["jobs"][0][k] for k in ("read", "write")), key=lambda s: s["total_ios"])
+text = open(sys.argv[1]).read()
+job = json.loads(text[text.index("{"):])["jobs"][0]
+side = max(job["read"], job["write"], key=lambda side: side["total_ios"])
 print(side["iops"], side["clat_ns"]["percentile"]["99.000000"], sep="\t")
 ' "$place/fio.json" >>"$place/results"
         done

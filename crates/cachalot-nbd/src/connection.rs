@@ -187,7 +187,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let mut ticks = interval(STALL_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         poll_fn(|cx| self.poll(cx, &mut ticks)).await?;
-        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
+        // All is answered; a client that did not wait for the end needs none.
+        let end = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+        end.await.unwrap_or_default();
         Ok(())
     }
 

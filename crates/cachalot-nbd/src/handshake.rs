@@ -50,43 +50,64 @@ struct Handshake<'a, S> {
     is_structured: bool,
     /// The export that the context of allocation was chosen for.
     allocation_of: Option<String>,
+    /// Nothing is told before the client has asked for encryption.
+    demands_tls: bool,
+    no_zeroes: bool,
 }
 
-/// Goes through the handshake; `None` when the client ended it.
+/// How a handshake, or the part of it before encryption, came to its end.
+pub(crate) enum Negotiated {
+    /// The client ended it.
+    Ended,
+    /// Encryption begins now, and the handshake goes on behind it; whether the client takes no padding.
+    Tls {
+        /// The client wants no padding behind an export that is asked for in the old way.
+        no_zeroes: bool,
+    },
+    /// Requests come now.
+    Transmission(Agreed),
+}
+
+/// Greets a client and goes through its options. With `demands_tls` nothing is told before it asks for encryption.
 pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     exports: &Exports,
-) -> Result<Option<Agreed>, ConnectionError> {
+    demands_tls: bool,
+) -> Result<Negotiated, ConnectionError> {
     stream.write_all(&wire::greeting()).await?;
     stream.flush().await?;
     let client_flags = stream.read_u32().await?;
     if client_flags & !3 != 0 || client_flags & 1 == 0 {
         return Err(wire::Garbage("flags of a client that are not known").into());
     }
+    options(stream, exports, (demands_tls, client_flags & 2 != 0)).await
+}
+
+/// Goes through the options of a client that was greeted.
+pub(crate) async fn options<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    exports: &Exports,
+    (demands_tls, no_zeroes): (bool, bool),
+) -> Result<Negotiated, ConnectionError> {
     let mut handshake = Handshake {
         stream,
         exports,
         is_structured: false,
         allocation_of: None,
+        demands_tls,
+        no_zeroes,
     };
     for _ in 0..OPTIONS_MAX {
-        match handshake.option(client_flags & 2 != 0).await? {
-            Next::Option => {}
-            Next::End => return Ok(None),
-            Next::Transmission(agreed) => return Ok(Some(agreed)),
+        if let Some(end) = handshake.option().await? {
+            return Ok(end);
         }
     }
     Err(wire::Garbage("options without end").into())
 }
 
-enum Next {
-    Option,
-    End,
-    Transmission(Agreed),
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
-    async fn option(&mut self, no_zeroes: bool) -> Result<Next, ConnectionError> {
+    /// Answers one option. `None` if another comes behind it.
+    async fn option(&mut self) -> Result<Option<Negotiated>, ConnectionError> {
         let mut header = [0; wire::OPTION_HEADER_BYTES];
         self.stream.read_exact(&mut header).await?;
         let header = wire::option_header(&header)?;
@@ -97,11 +118,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
         let mut data = vec![0; usize::try_from(header.len).unwrap_or_default()];
         self.stream.read_exact(&mut data).await?;
         match header.option {
-            option::EXPORT_NAME => return self.export_name(&data, no_zeroes).await,
             option::ABORT => {
                 self.reply(header.option, answer::ACK, b"").await?;
-                return Ok(Next::End);
+                return Ok(Some(Negotiated::Ended));
             }
+            option::STARTTLS if self.demands_tls && data.is_empty() => {
+                self.reply(header.option, answer::ACK, b"").await?;
+                let no_zeroes = self.no_zeroes;
+                return Ok(Some(Negotiated::Tls { no_zeroes }));
+            }
+            // There is no way to say so to one that asks for an export in this way.
+            option::EXPORT_NAME if self.demands_tls => {
+                return Err(wire::Garbage("an export before encryption").into());
+            }
+            unencrypted if self.demands_tls => {
+                self.reply(unencrypted, answer::ERR_TLS_REQD, b"").await?;
+            }
+            option::EXPORT_NAME => return self.export_name(&data).await.map(Some),
             option::LIST if data.is_empty() => self.list().await?,
             option::STRUCTURED_REPLY if data.is_empty() => {
                 self.is_structured = true;
@@ -116,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
             }
             unknown => self.reply(unknown, answer::ERR_UNSUP, b"").await?,
         }
-        Ok(Next::Option)
+        Ok(None)
     }
 
     async fn reply(&mut self, option: u32, kind: u32, data: &[u8]) -> Result<(), ConnectionError> {
@@ -134,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
         }
     }
 
-    async fn export_name(&mut self, data: &[u8], no_zeroes: bool) -> Result<Next, ConnectionError> {
+    async fn export_name(&mut self, data: &[u8]) -> Result<Negotiated, ConnectionError> {
         let name = String::from_utf8_lossy(data).into_owned();
         let exports = self.exports;
         let Some(export) = find(exports, &name) else {
@@ -143,12 +176,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
         let mut out = BytesMut::new();
         out.put_u64(export.size_bytes());
         out.put_u16(transmission_flags(&**export, self.is_structured));
-        if !no_zeroes {
+        if !self.no_zeroes {
             out.put_bytes(0, 124);
         }
         self.stream.write_all(&out).await?;
         self.stream.flush().await?;
-        Ok(Next::Transmission(self.agreed(export, &name)))
+        Ok(Negotiated::Transmission(self.agreed(export, &name)))
     }
 
     async fn list(&mut self) -> Result<(), ConnectionError> {
@@ -162,15 +195,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
         self.reply(option::LIST, answer::ACK, b"").await
     }
 
-    async fn info(&mut self, option: u32, data: &[u8]) -> Result<Next, ConnectionError> {
+    async fn info(
+        &mut self,
+        option: u32,
+        data: &[u8],
+    ) -> Result<Option<Negotiated>, ConnectionError> {
         let Some(request) = wire::info_request(data) else {
             self.reply(option, answer::ERR_INVALID, b"").await?;
-            return Ok(Next::Option);
+            return Ok(None);
         };
         let exports = self.exports;
         let Some(export) = find(exports, &request.name) else {
             self.reply(option, answer::ERR_UNKNOWN, b"").await?;
-            return Ok(Next::Option);
+            return Ok(None);
         };
         let mut out = BytesMut::new();
         out.put_u16(info::EXPORT);
@@ -185,9 +222,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
         self.reply(option, answer::INFO, &out).await?;
         self.reply(option, answer::ACK, b"").await?;
         if option == option::GO {
-            return Ok(Next::Transmission(self.agreed(export, &request.name)));
+            return Ok(Some(Negotiated::Transmission(
+                self.agreed(export, &request.name),
+            )));
         }
-        Ok(Next::Option)
+        Ok(None)
     }
 
     async fn meta(&mut self, option: u32, data: &[u8]) -> Result<(), ConnectionError> {

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
 use crate::connection::Connection;
-use crate::handshake::{Exports, negotiate};
+use crate::handshake::{Agreed, Exports, Negotiated, negotiate, options};
+use crate::tls::Tls;
 use crate::wire::{self, Garbage};
 
 /// How long a client may take over the handshake.
@@ -27,6 +31,9 @@ pub enum ConnectionError {
     /// The client does not speak the protocol.
     #[error(transparent)]
     Garbage(#[from] Garbage),
+    /// The client could not be agreed with about encryption, or may not come in.
+    #[error("no encryption: {0}")]
+    Tls(#[source] io::Error),
     /// The handshake took too long.
     #[error("the handshake took too long")]
     Slow,
@@ -70,23 +77,56 @@ impl Room {
     }
 }
 
-/// Serves a client until it goes, or until `stop` becomes true: then what is in flight is answered first.
+/// Serves a client until it goes, or until `stop` becomes true: then what is in flight is answered first. With `tls`
+/// nobody gets further than to ask for encryption without it.
 ///
 /// # Errors
 /// [`ConnectionError`]; nobody else notices.
 pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
-    mut stream: S,
+    stream: S,
     (exports, room): (&Exports, &Room),
+    tls: Option<&Tls>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
-    let agreed = tokio::select! {
-        agreed = tokio::time::timeout(HANDSHAKE_MAX, negotiate(&mut stream, exports)) => {
-            agreed.unwrap_or(Err(ConnectionError::Slow))?
+    let come_in = tokio::select! {
+        done = timeout(HANDSHAKE_MAX, come_in(stream, exports, tls)) => {
+            done.unwrap_or(Err(ConnectionError::Slow))?
         }
         _ = stop.wait_for(|stop| *stop) => None,
     };
-    let Some(agreed) = agreed else {
-        return Ok(());
-    };
-    Connection::new(stream, (&agreed, room), stop).serve().await
+    match come_in {
+        Some(Client::Plain(stream, agreed)) => {
+            Connection::new(stream, (&agreed, room), stop).serve().await
+        }
+        Some(Client::Encrypted(stream, agreed)) => {
+            Connection::new(stream, (&agreed, room), stop).serve().await
+        }
+        None => Ok(()),
+    }
+}
+
+/// A client that has chosen an export.
+enum Client<S> {
+    Plain(S, Agreed),
+    Encrypted(Box<TlsStream<S>>, Agreed),
+}
+
+/// The handshake; `None` when the client ended it.
+async fn come_in<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    mut stream: S,
+    exports: &Exports,
+    tls: Option<&Tls>,
+) -> Result<Option<Client<S>>, ConnectionError> {
+    match (negotiate(&mut stream, exports, tls.is_some()).await?, tls) {
+        (Negotiated::Transmission(agreed), _) => Ok(Some(Client::Plain(stream, agreed))),
+        (Negotiated::Tls { no_zeroes }, Some(tls)) => {
+            let stream = tls.0.accept(stream).await.map_err(ConnectionError::Tls)?;
+            let mut stream = Box::new(stream);
+            match options(&mut stream, exports, (false, no_zeroes)).await? {
+                Negotiated::Transmission(agreed) => Ok(Some(Client::Encrypted(stream, agreed))),
+                Negotiated::Tls { .. } | Negotiated::Ended => Ok(None),
+            }
+        }
+        (Negotiated::Tls { .. } | Negotiated::Ended, _) => Ok(None),
+    }
 }

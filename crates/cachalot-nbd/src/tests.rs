@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::wire::{NbdError, Request, answer, command, flag, option};
 use crate::*;
+
+mod tls;
 
 const SIZE: usize = 1 << 20;
 const LONG: Duration = Duration::from_secs(60);
@@ -104,13 +106,21 @@ fn start_in(room: &Room, is_read_only: bool) -> (DuplexStream, Served, watch::Se
 }
 
 fn start_over(ram: Ram, room: &Room) -> (DuplexStream, Served, watch::Sender<bool>) {
+    start_with(ram, room, None)
+}
+
+fn start_with(
+    ram: Ram,
+    room: &Room,
+    tls: Option<Tls>,
+) -> (DuplexStream, Served, watch::Sender<bool>) {
     let room = room.clone();
     let (client, server) = tokio::io::duplex(64 << 10);
     let ram: Arc<dyn Export> = Arc::new(ram);
     let (stop, stopped) = watch::channel(false);
     let served = async move {
         let exports = Exports::from([("disk".to_owned(), ram)]);
-        serve_connection(server, (&exports, &room), stopped).await
+        serve_connection(server, (&exports, &room), tls.as_ref(), stopped).await
     };
     (client, served.boxed(), stop)
 }
@@ -139,6 +149,10 @@ async fn skip_handshake(client: &mut DuplexStream) {
     client.write_all(&go()).await.unwrap();
     let mut greeting = [0; 18];
     client.read_exact(&mut greeting).await.unwrap();
+    wait_for_ack(client).await;
+}
+
+async fn wait_for_ack(client: &mut (impl AsyncRead + Unpin)) {
     loop {
         let mut head = [0; 20];
         client.read_exact(&mut head).await.unwrap();
@@ -160,7 +174,7 @@ fn ask(command: u16, flags: u16, offset: u64, len: u32) -> Bytes {
     })
 }
 
-async fn error_of(client: &mut DuplexStream, request: &[u8]) -> u32 {
+async fn error_of(client: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> u32 {
     client.write_all(request).await.unwrap();
     let mut reply = [0; 16];
     client.read_exact(&mut reply).await.unwrap();

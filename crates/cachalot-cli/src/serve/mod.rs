@@ -164,7 +164,7 @@ async fn accept_until_signal(listener: Listener, exports: Exports, signals: &mut
                     let (exports, stopped) = (Arc::clone(&exports), stopped.clone());
                     let room = room.clone();
                     clients.spawn(async move {
-                        if let Err(error) = serve_connection(stream, (&exports, &room), stopped).await {
+                        if let Err(error) = serve_connection(stream, (&exports, &room), None, stopped).await {
                             note(&format!("a client was dropped: {error}"));
                         }
                     });
