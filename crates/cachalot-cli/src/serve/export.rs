@@ -11,25 +11,78 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::mode::{Change, ModeSwitch};
+use super::timings::{Kind, Timings};
+use crate::ctl::protocol::{Mode, RequestStats};
+
 /// How many bytes of zeros are written at once.
 const ZEROS: &[u8] = &[0; 256 << 10];
 /// How many of a store's calls for one request are under way at once.
 const CALLS_IN_FLIGHT: usize = 16;
-/// How many objects the answer about a range tells of; the client asks again for the rest.
-const OBJECTS_TOLD: usize = 1024;
+/// How many pieces of objects one step of a trim takes, and the answer about a range tells of; the client asks again
+/// for the rest of that.
+const PIECES_MAX: u64 = 1024;
 /// The block size that clients are told to prefer.
 const PREFERRED_BLOCK: u32 = 4096;
 
 /// A volume.
 #[derive(Debug)]
 pub(crate) struct VolumeExport {
-    pub(crate) set: ObjectSet,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(super) set: ObjectSet,
+    pub(super) backend: Arc<dyn Backend>,
     /// The volume's name, which its objects' names begin with.
-    pub(crate) name: String,
-    pub(crate) layout: Layout,
-    pub(crate) size_bytes: u64,
-    pub(crate) is_read_only: bool,
+    pub(super) name: String,
+    pub(super) layout: Layout,
+    pub(super) size_bytes: u64,
+    /// The store was opened for reading: no switch makes the volume writable.
+    pub(super) is_fixed: bool,
+    pub(super) mode: ModeSwitch,
+    pub(super) timings: Timings,
+}
+
+/// Why a volume could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreFailure {
+    /// The cache could not write it back.
+    #[error("{}", with_reason(.0))]
+    Cache(#[from] CacheError),
+    /// The store could not be synced.
+    #[error("cannot sync the store: {0}")]
+    Sync(#[from] BackendError),
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's errors are open-ended"
+)]
+fn with_reason(error: &CacheError) -> String {
+    match error {
+        CacheError::WriteBack { source, .. } => format!("{error}: {source}"),
+        _ => error.to_string(),
+    }
+}
+
+impl From<StoreFailure> for NbdError {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            StoreFailure::Cache(error) => of_cache(error),
+            StoreFailure::Sync(error) => of_store(&error),
+        }
+    }
+}
+
+/// Why a mode is not, or not wholly, what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SwitchFailure {
+    /// The store is open for reading alone.
+    #[error("the server was started with --read-only: start it without to write")]
+    Fixed,
+    /// Another switch came before the changes under way had ended.
+    #[error("the mode was switched again meanwhile")]
+    Overtaken,
+    /// The mode holds, but what was dirty before is not stored yet.
+    #[error("the mode is switched, but what was written before is not stored yet: {0}")]
+    Store(#[from] StoreFailure),
 }
 
 #[expect(
@@ -62,16 +115,62 @@ fn of_cache(error: CacheError) -> NbdError {
     }
 }
 
+/// A piece of an object.
+type ObjectRange = (ObjectName, ByteRange);
+
 impl VolumeExport {
-    fn runs(&self, offset: u64, len: u64) -> Result<Vec<(ObjectName, ByteRange)>, NbdError> {
+    /// Stores what is dirty, and has the store make it safe.
+    pub(super) async fn store_all(&self) -> Result<(), StoreFailure> {
+        self.set.flush().await?;
+        if !self.is_fixed {
+            self.backend.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// Switches the mode. When this resolves, what was answered in another mode before is stored, and in read-only
+    /// mode nothing changes any more. The mode holds from the start, whatever comes of the rest.
+    pub(super) async fn switch(&self, mode: Mode) -> Result<(), SwitchFailure> {
+        if self.is_fixed && mode != Mode::ReadOnly {
+            return Err(SwitchFailure::Fixed);
+        }
+        self.mode.set(mode);
+        if mode == Mode::ReadOnly && !self.mode.settled().await {
+            return Err(SwitchFailure::Overtaken);
+        }
+        if mode != Mode::Writeback {
+            self.store_all().await?;
+        }
+        Ok(())
+    }
+
+    /// What clients asked.
+    pub(super) fn requests(&self) -> std::collections::BTreeMap<String, RequestStats> {
+        self.timings.stats()
+    }
+
+    fn enter(&self) -> Result<Change<'_>, NbdError> {
+        self.mode.enter().ok_or(NbdError::NotPermitted)
+    }
+
+    /// The pieces of objects that a range is made of, one after the other.
+    fn pieces(
+        &self,
+        offset: u64,
+        len: u64,
+    ) -> Result<impl Iterator<Item = Result<ObjectRange, NbdError>> + Send + '_, NbdError> {
         let range = ByteRange::new(offset, len).map_err(|_refused| NbdError::Invalid)?;
         let name = |run: cachalot::Run| {
             ObjectName::new(format!("{}.{:016x}", self.name, run.object))
                 .map(|name| (name, run.range))
+                .map_err(|_refused| NbdError::Invalid)
         };
-        let runs = self.layout.runs(range).map(name);
-        runs.collect::<Result<_, _>>()
-            .map_err(|_refused| NbdError::Invalid)
+        Ok(self.layout.runs(range).map(name))
+    }
+
+    /// The length of no more than [`PIECES_MAX`] pieces.
+    const fn step_bytes(&self) -> u64 {
+        self.layout.stripe_unit().saturating_mul(PIECES_MAX)
     }
 
     async fn sync(&self) -> Result<(), NbdError> {
@@ -81,17 +180,23 @@ impl VolumeExport {
     /// Makes a range zeros in the store. Nothing of it is in the cache then: what a read brought in meanwhile is
     /// dropped as well.
     async fn discard(&self, offset: u64, len: u64) -> Result<(), NbdError> {
-        let dropped = self.set.discard_range(offset, len).await;
-        dropped.map_err(of_cache)?;
-        let runs = self.runs(offset, len)?;
-        let done = stream::iter(runs)
-            .map(|(object, range)| self.backend.discard(object, range))
-            .buffer_unordered(CALLS_IN_FLIGHT)
-            .try_collect::<()>()
-            .await;
-        done.map_err(|error| of_store(&error))?;
-        let dropped = self.set.discard_range(offset, len).await;
-        dropped.map_err(of_cache)
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let step = (end - at).min(self.step_bytes());
+            self.set.discard_range(at, step).await.map_err(of_cache)?;
+            let dropped = stream::iter(self.pieces(at, step)?)
+                .map(async |piece| {
+                    let (object, range) = piece?;
+                    let dropped = self.backend.discard(object, range).await;
+                    dropped.map_err(|error| of_store(&error))
+                })
+                .buffer_unordered(CALLS_IN_FLIGHT)
+                .try_collect::<()>();
+            dropped.await?;
+            self.set.discard_range(at, step).await.map_err(of_cache)?;
+            at += step;
+        }
+        Ok(())
     }
 
     async fn write_zeros(&self, offset: u64, len: u64) -> Result<(), NbdError> {
@@ -100,30 +205,68 @@ impl VolumeExport {
             let step = (offset + len - at).min(ZEROS.len() as u64);
             let zeros =
                 Bytes::from_static(ZEROS).slice(..usize::try_from(step).unwrap_or_default());
-            self.set.write_at(at, zeros).await.map_err(of_cache)?;
+            self.write_through(at, zeros).await?;
             at += step;
         }
         Ok(())
     }
 
+    /// Writes, and stores it where the mode says so when the cache has taken it: a switch that comes later finds it
+    /// there.
+    async fn write_through(&self, offset: u64, data: Bytes) -> Result<(), NbdError> {
+        let len = data.len() as u64;
+        self.set.write_at(offset, data).await.map_err(of_cache)?;
+        if self.mode.now() == Mode::Writethrough {
+            let flushed = self.set.flush_range(offset, len).await;
+            flushed.map_err(of_cache)?;
+        }
+        Ok(())
+    }
+
+    async fn write_now(&self, offset: u64, data: Bytes, durable: bool) -> Result<(), NbdError> {
+        let _change = self.enter()?;
+        let len = data.len() as u64;
+        self.write_through(offset, data).await?;
+        if durable {
+            let flushed = self.set.flush_range(offset, len).await;
+            flushed.map_err(of_cache)?;
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    async fn zero_now(&self, offset: u64, len: u64, how: ZeroHow) -> Result<(), NbdError> {
+        let _change = self.enter()?;
+        if how.no_hole {
+            if how.fast_only {
+                return Err(NbdError::NotSupported);
+            }
+            return self.write_zeros(offset, len).await;
+        }
+        match self.discard(offset, len).await {
+            Err(NbdError::NotSupported) if !how.fast_only => self.write_zeros(offset, len).await,
+            done => done,
+        }
+    }
+
     async fn statuses(&self, offset: u64, len: u64) -> Result<Vec<Status>, NbdError> {
+        let len = len.min(self.step_bytes());
         // What is only in the cache is nothing that the store could tell of.
         let flushed = self.set.flush_range(offset, len).await;
         flushed.map_err(of_cache)?;
-        let mut runs = self.runs(offset, len)?;
-        runs.truncate(OBJECTS_TOLD);
-        let mut told = stream::iter(runs)
-            .map(
-                async |(object, range)| match self.backend.stat(object).await {
+        let mut told = stream::iter(self.pieces(offset, len)?)
+            .map(async |piece| {
+                let (object, range) = piece?;
+                match self.backend.stat(object).await {
                     Ok(stat) => Ok((range, stat.size_bytes)),
                     Err(BackendError::NotFound) => Ok((range, 0)),
                     Err(error) => Err(of_store(&error)),
-                },
-            )
+                }
+            })
             .buffered(CALLS_IN_FLIGHT);
         let mut statuses: Vec<Status> = Vec::new();
-        while let Some(run) = told.next().await {
-            let (range, size_bytes) = run?;
+        while let Some(piece) = told.next().await {
+            let (range, size_bytes) = piece?;
             let data = size_bytes.saturating_sub(range.start()).min(range.len());
             for (len, is_hole) in [(data, false), (range.len() - data, true)] {
                 match statuses.last_mut() {
@@ -135,6 +278,12 @@ impl VolumeExport {
         }
         Ok(statuses)
     }
+
+    async fn read_now(&self, offset: u64, len: u64) -> Result<Pieces, NbdError> {
+        let read = self.set.read_at(offset, len).await.map_err(of_cache)?;
+        let pieces = read.pieces().iter().cloned();
+        Ok(pieces.map(Piece::into_bytes).collect())
+    }
 }
 
 impl Export for VolumeExport {
@@ -143,7 +292,7 @@ impl Export for VolumeExport {
     }
 
     fn is_read_only(&self) -> bool {
-        self.is_read_only
+        self.mode.now() == Mode::ReadOnly
     }
 
     fn preferred_block(&self) -> u32 {
@@ -151,16 +300,8 @@ impl Export for VolumeExport {
     }
 
     fn read(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<Pieces, NbdError>> {
-        async move {
-            let read = self.set.read_at(offset, len).await.map_err(of_cache)?;
-            Ok(read
-                .pieces()
-                .iter()
-                .cloned()
-                .map(Piece::into_bytes)
-                .collect())
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Read);
+        async move { timed.end(self.read_now(offset, len).await) }.boxed()
     }
 
     fn write(
@@ -169,50 +310,23 @@ impl Export for VolumeExport {
         data: Bytes,
         durable: bool,
     ) -> BoxFuture<'_, Result<(), NbdError>> {
-        async move {
-            let len = data.len() as u64;
-            self.set.write_at(offset, data).await.map_err(of_cache)?;
-            if durable {
-                let flushed = self.set.flush_range(offset, len).await;
-                flushed.map_err(of_cache)?;
-                self.sync().await?;
-            }
-            Ok(())
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Write);
+        async move { timed.end(self.write_now(offset, data, durable).await) }.boxed()
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), NbdError>> {
-        async move {
-            self.set.flush().await.map_err(of_cache)?;
-            if self.is_read_only {
-                return Ok(());
-            }
-            self.sync().await
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Flush);
+        async move { Ok(timed.end(self.store_all().await)?) }.boxed()
     }
 
     fn trim(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<(), NbdError>> {
-        self.zero(offset, len, ZeroHow::default())
+        let timed = self.timings.start(Kind::Trim);
+        async move { timed.end(self.zero_now(offset, len, ZeroHow::default()).await) }.boxed()
     }
 
     fn zero(&self, offset: u64, len: u64, how: ZeroHow) -> BoxFuture<'_, Result<(), NbdError>> {
-        async move {
-            if how.no_hole {
-                if how.fast_only {
-                    return Err(NbdError::NotSupported);
-                }
-                return self.write_zeros(offset, len).await;
-            }
-            match self.discard(offset, len).await {
-                Err(NbdError::NotSupported) if !how.fast_only => {
-                    self.write_zeros(offset, len).await
-                }
-                done => done,
-            }
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Zero);
+        async move { timed.end(self.zero_now(offset, len, how).await) }.boxed()
     }
 
     fn cache(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<(), NbdError>> {

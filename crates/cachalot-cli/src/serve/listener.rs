@@ -106,7 +106,7 @@ impl Drop for Listener {
 }
 
 /// Removes a socket that a killed server has left: one at which nobody answers.
-async fn remove_stale(path: &Path) {
+pub(super) async fn remove_stale(path: &Path) {
     if let Err(error) = UnixStream::connect(path).await
         && error.kind() == io::ErrorKind::ConnectionRefused
     {
