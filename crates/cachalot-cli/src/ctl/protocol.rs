@@ -6,6 +6,7 @@ use std::time::Duration;
 use cachalot::{CacheStats, Counters, Gauges, ObjectListing};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// No request is longer.
 pub(crate) const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -173,6 +174,17 @@ impl From<cachalot::Limits> for LimitsNow {
 /// A time in whole milliseconds.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The numbers of a struct by the names of its fields.
+pub(crate) fn numbers<T: Serialize>(of: &T) -> Vec<(String, u64)> {
+    match serde_json::to_value(of) {
+        Ok(Value::Object(fields)) => fields
+            .into_iter()
+            .filter_map(|(name, number)| Some((name, number.as_u64()?)))
+            .collect(),
+        Ok(_) | Err(_) => Vec::new(),
+    }
 }
 
 /// How a server is.

@@ -2,9 +2,10 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use serde_json::Value;
 
-use super::protocol::{Answer, DrainProgress, GatewayStats, LimitsNow, VolumeDump, VolumeStats};
+use super::protocol::{
+    Answer, DrainProgress, GatewayStats, LimitsNow, VolumeDump, VolumeStats, numbers,
+};
 use crate::output::{escaped, human_bytes};
 
 /// One answer, of one or more lines.
@@ -57,17 +58,6 @@ fn table(header: Vec<String>) -> Table {
         }
     }
     table
-}
-
-/// The numbers of a struct by the names of its fields.
-fn numbers<T: Serialize>(of: &T) -> Vec<(String, u64)> {
-    match serde_json::to_value(of) {
-        Ok(Value::Object(fields)) => fields
-            .into_iter()
-            .filter_map(|(name, number)| Some((name, number.as_u64()?)))
-            .collect(),
-        Ok(_) | Err(_) => Vec::new(),
-    }
 }
 
 fn shown(name: &str, number: u64) -> String {

@@ -30,6 +30,9 @@ pub(crate) struct ServeArgs {
     /// the runtime directory].
     #[arg(long, value_name = "PATH")]
     pub(crate) admin: Option<AdminPath>,
+    /// Where to show numbers: `/metrics` for Prometheus, `/stats.json`, and a page. HOST:PORT, or unix:PATH.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<ListenAddress>,
     /// Let clients read only.
     #[arg(long)]
     pub(crate) read_only: bool,

@@ -85,6 +85,17 @@ impl Listener {
         }
     }
 
+    /// Where it listens, with the port that it got.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(
+                |error| error.to_string(),
+                |address| format!("http://{address}/"),
+            ),
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Tcp(listener) => {

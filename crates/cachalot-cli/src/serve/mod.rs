@@ -5,7 +5,9 @@ mod args;
 mod drain;
 mod export;
 mod gateway;
+mod http;
 mod listener;
+mod metrics;
 mod mode;
 mod timings;
 
@@ -144,6 +146,10 @@ async fn start(
     let config = args.cache.config()?;
     let headers = headers(args, volumes, locks).await?;
     let listener = Listener::bind(&args.listen, args.insecure).await?;
+    let metrics = match &args.metrics {
+        Some(address) => Some(Listener::bind(address, args.insecure).await?),
+        None => None,
+    };
     let admin = bind_admin(args).await?;
     let cache = Cache::builder(Arc::clone(volumes.backend()))
         .config(config.clone())
@@ -163,6 +169,11 @@ async fn start(
     let served = served.collect();
     let gateway = Arc::new(Gateway::new(cache, config, exports));
     let mut services = JoinSet::new();
+    if let Some(listener) = metrics {
+        note(&format!("numbers at {}", listener.address()));
+        let numbers = http::answer_all(listener, Arc::clone(&gateway), args.insecure);
+        services.spawn(numbers);
+    }
     let admin = admin.map(|(listener, file)| {
         note(&format!("`cachalot ctl` at {}", file.path().display()));
         services.spawn(admin::answer_all(listener, Arc::clone(&gateway)));
