@@ -9,20 +9,19 @@ use cachalot::{Advice, Cache, CacheError, Clock, Moment, SystemClock};
 use crate::ctl::protocol::DrainProgress;
 use crate::error::CliError;
 
-/// How often a line tells how far it is, and how long until a store that failed is asked again.
-const TICK: Duration = Duration::from_secs(1);
-
 /// Stores everything that the cache holds, and says how far it is. Fails when `second`, the second signal, comes before
-/// that, or when another client has taken over, and says how much is lost. A store that fails is tried again.
+/// that, or when another client has taken over, and says how much is lost. Reports `every` so often, and tries a store
+/// that failed again then.
 pub(super) async fn drain(
     cache: &Cache,
     backend: Option<&Arc<dyn Backend>>,
     second: impl Future<Output = ()>,
+    every: Duration,
     mut report: impl FnMut(DrainProgress),
 ) -> Result<(), CliError> {
     tokio::pin!(second);
     let mut pace = Pace::new(unstored(cache));
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval(every);
     ticks.tick().await;
     loop {
         let closing = store_all(cache, backend);
@@ -138,17 +137,22 @@ mod tests {
 
     use bytes::Bytes;
     use cachalot::SetOptions;
-    use cachalot::backend::MemoryBackend;
+    use cachalot::backend::{FaultControl, FaultyBackend, MemoryBackend, StoreCondition};
+    use tokio::sync::oneshot;
 
     use super::*;
 
-    async fn with_unstored() -> (Cache, Arc<dyn Backend>) {
-        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    const OFTEN: Duration = Duration::from_millis(1);
+
+    async fn with_unstored() -> (Cache, Arc<dyn Backend>, FaultControl) {
+        let faulty = FaultyBackend::new(Arc::new(MemoryBackend::new()), 1);
+        let control = faulty.control();
+        let backend: Arc<dyn Backend> = Arc::new(faulty);
         let cache = Cache::builder(Arc::clone(&backend)).start().unwrap();
         let set = cache.open(SetOptions::new("disk")).await.unwrap();
         let data = Bytes::from_static(&[1; 5000]);
         set.write_at(0, data).await.unwrap();
-        (cache, backend)
+        (cache, backend, control)
     }
 
     async fn objects(backend: &Arc<dyn Backend>) -> usize {
@@ -158,19 +162,79 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_stores_everything() {
-        let (cache, backend) = with_unstored().await;
-        let drained = drain(&cache, Some(&backend), pending(), |_| ()).await;
+        let (cache, backend, _) = with_unstored().await;
+        let drained = drain(&cache, Some(&backend), pending(), OFTEN, |_| ()).await;
         drained.unwrap();
         assert_eq!(objects(&backend).await, 1);
     }
 
     #[tokio::test]
     async fn a_drain_that_is_given_up_tells_how_much_is_lost() {
-        let (cache, backend) = with_unstored().await;
-        let drained = drain(&cache, Some(&backend), ready(()), |_| ()).await;
+        let (cache, backend, _) = with_unstored().await;
+        let drained = drain(&cache, Some(&backend), ready(()), OFTEN, |_| ()).await;
         let told = drained.unwrap_err().to_string();
         assert!(told.contains("5000 bytes"), "{told}");
         assert_eq!(objects(&backend).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_drain_tells_why_it_stalls_and_goes_on_when_the_store_is_back() {
+        let (cache, backend, control) = with_unstored().await;
+        control.set_condition(StoreCondition::Down);
+        let mut stalls = Vec::new();
+        let report = |progress: DrainProgress| {
+            if let Some(stall) = progress.stall {
+                assert_eq!(progress.left_bytes, 5000);
+                stalls.push(stall);
+                control.set_condition(StoreCondition::Up);
+            }
+        };
+        let drained = drain(&cache, Some(&backend), pending(), OFTEN, report).await;
+        drained.unwrap();
+        assert!(
+            stalls.first().unwrap().contains("unavailable"),
+            "{stalls:?}"
+        );
+        assert_eq!(objects(&backend).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_can_not_sync_is_asked_again() {
+        let (cache, backend, control) = with_unstored().await;
+        let kind = cachalot::backend::OperationKind::Sync;
+        control.fail_next(kind, cachalot::BackendError::TimedOut);
+        let mut stalls = 0;
+        let report = |progress: DrainProgress| stalls += u32::from(progress.stall.is_some());
+        let drained = drain(&cache, Some(&backend), pending(), OFTEN, report).await;
+        drained.unwrap();
+        assert_eq!(stalls, 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_in_a_stall_gives_up_and_tells_how_much_is_lost() {
+        let (cache, backend, control) = with_unstored().await;
+        control.set_condition(StoreCondition::Down);
+        let (signal, signalled) = oneshot::channel();
+        let mut signal = Some(signal);
+        let report = |progress: DrainProgress| {
+            if progress.stall.is_some() {
+                signal.take().map(|signal| signal.send(()));
+            }
+        };
+        let second = async { signalled.await.unwrap() };
+        let drained = drain(&cache, Some(&backend), second, OFTEN, report).await;
+        let given_up = drained.unwrap_err();
+        assert!(given_up.to_string().contains("5000 bytes"), "{given_up}");
+        assert_ne!(given_up.exit_code(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_drain_of_what_another_client_took_over_gives_up_by_itself() {
+        let (cache, backend, control) = with_unstored().await;
+        control.set_condition(StoreCondition::Fenced);
+        let drained = drain(&cache, Some(&backend), pending(), OFTEN, |_| ()).await;
+        let given_up = drained.unwrap_err().to_string();
+        assert!(given_up.contains("5000 bytes"), "{given_up}");
     }
 
     #[test]
@@ -182,5 +246,16 @@ mod tests {
             "{line}"
         );
         assert_eq!(progress((8, 8), 1.0, None).seconds_left, None);
+    }
+
+    #[test]
+    fn what_stood_in_the_way_is_told_until_something_moves() {
+        let mut pace = Pace::new(9);
+        assert_eq!(
+            pace.progress(9, Some("full")).stall.as_deref(),
+            Some("full")
+        );
+        assert_eq!(pace.progress(9, None).stall.as_deref(), Some("full"));
+        assert_eq!(pace.progress(8, None).stall, None);
     }
 }

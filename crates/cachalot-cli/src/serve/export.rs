@@ -337,3 +337,129 @@ impl Export for VolumeExport {
         self.statuses(offset, len).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cachalot::backend::{OperationKind, StoreCondition};
+    use futures::poll;
+
+    use super::super::tests::{Rig, SIZE, data, rig, rig_of};
+    use super::*;
+
+    async fn dirtied() -> Rig {
+        let rig = rig().await;
+        rig.disk.write(0, data(1), false).await.unwrap();
+        rig.disk.write(8 << 20, data(2), false).await.unwrap();
+        assert_eq!(rig.dirty(), 8192);
+        rig
+    }
+
+    #[tokio::test]
+    async fn a_flush_is_answered_when_all_is_in_the_store_and_the_store_has_synced() {
+        let rig = dirtied().await;
+        let gate = rig.control.gate();
+        gate.hold_all();
+        let mut flush = rig.disk.flush();
+        assert!(poll!(flush.as_mut()).is_pending());
+        gate.wait_held(2).await;
+        assert_eq!(rig.syncs(), 0);
+        gate.hold_kind(OperationKind::Sync);
+        gate.release_all();
+        let (held, flushed) = futures::join!(
+            async {
+                let held = gate.wait_held(1).await;
+                assert_eq!(rig.dirty(), 0);
+                gate.open();
+                held
+            },
+            flush
+        );
+        flushed.unwrap();
+        assert_eq!((held.len(), rig.syncs()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_flush_fails_where_the_store_can_not_sync() {
+        let rig = dirtied().await;
+        rig.control
+            .fail_next(OperationKind::Sync, BackendError::Full);
+        assert_eq!(rig.disk.flush().await, Err(NbdError::NoSpace));
+        rig.disk.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_durable_write_is_stored_and_synced_alone() {
+        let rig = dirtied().await;
+        rig.disk.write(16 << 20, data(3), true).await.unwrap();
+        assert_eq!((rig.dirty(), rig.syncs()), (8192, 1));
+        rig.control
+            .fail_next(OperationKind::Sync, BackendError::Unavailable);
+        let failed = rig.disk.write(16 << 20, data(3), true).await;
+        assert_eq!(failed, Err(NbdError::Io));
+    }
+
+    #[tokio::test]
+    async fn a_write_alone_is_neither_stored_nor_synced() {
+        let rig = dirtied().await;
+        assert_eq!(rig.syncs(), 0);
+        assert_eq!(rig.counted.operations().writes.operations, 0);
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_store_are_told_in_the_words_of_the_protocol() {
+        for (condition, told) in [
+            (StoreCondition::Down, NbdError::Io),
+            (StoreCondition::Full, NbdError::NoSpace),
+            (StoreCondition::ReadOnly, NbdError::NotPermitted),
+            (StoreCondition::Fenced, NbdError::Shutdown),
+        ] {
+            let rig = dirtied().await;
+            rig.control.set_condition(condition);
+            assert_eq!(rig.disk.flush().await, Err(told), "{condition:?}");
+        }
+    }
+
+    /// A disk of objects as small as their stripes.
+    async fn of_small_objects() -> Rig {
+        rig_of(Layout::new(4096, 1, 4096).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_trim_takes_its_pieces_step_by_step_however_many_there_are() {
+        let rig = of_small_objects().await;
+        let gate = rig.control.gate();
+        rig.disk.write(SIZE - 4096, data(1), false).await.unwrap();
+        gate.hold_kind(OperationKind::Discard);
+        let mut trim = rig.disk.trim(0, SIZE);
+        assert!(poll!(trim.as_mut()).is_pending());
+        futures::select! {
+            _ = trim.as_mut().fuse() => panic!("the trim is held"),
+            held = gate.wait_held(CALLS_IN_FLIGHT).fuse() => {
+                assert_eq!(held.len(), CALLS_IN_FLIGHT);
+            }
+        }
+        // The end of the range is not its turn yet.
+        assert_eq!(rig.dirty(), 4096);
+        gate.open();
+        trim.await.unwrap();
+        assert_eq!(rig.dirty(), 0);
+        let discards = rig.counted.operations().discards.operations;
+        assert_eq!(discards, SIZE / 4096);
+        let end = rig.disk.read(SIZE - 4096, 4096).await.unwrap().concat();
+        assert!(end.iter().all(|byte| *byte == 0));
+    }
+
+    #[tokio::test]
+    async fn a_range_of_many_objects_is_told_of_from_its_front() {
+        let rig = of_small_objects().await;
+        rig.disk.write(4096, data(1), false).await.unwrap();
+        let statuses = rig.disk.status(0, SIZE).await.unwrap();
+        let told: Vec<_> = statuses
+            .iter()
+            .map(|status| (status.len, status.is_hole))
+            .collect();
+        let rest = (PIECES_MAX - 2) * 4096;
+        assert_eq!(told, [(4096, true), (4096, false), (rest, true)]);
+        assert_eq!(rig.counted.operations().stats, PIECES_MAX);
+    }
+}

@@ -50,6 +50,8 @@ const CONNECTIONS_MAX: usize = 128;
 const CLIENT_BYTES_MAX: usize = 256 << 20;
 /// How long a request that is under way at the end may take.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(10);
+/// How often a line tells how far the end is, and how long until a store that failed is asked again.
+const TICK: Duration = Duration::from_secs(1);
 /// How long whoever watches the end may take to hear of it.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 /// How long to wait when the system has no connection to give.
@@ -83,15 +85,24 @@ impl Signals {
 
 /// Runs `cachalot serve`.
 pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
-    let mut signals = Signals::new()?;
     let purpose = match (args.read_only, args.create) {
         (true, _) => OpenFor::Reading,
         (false, true) => OpenFor::Adding,
         (false, false) => OpenFor::Changing,
     };
+    let signals = Signals::new()?;
     let volumes = Volumes::open(&args.store, purpose)?;
+    serve_volumes(&args, &volumes, signals).await
+}
+
+/// Serves volumes of an open store. However that ends, the rights to write them are given back.
+async fn serve_volumes(
+    args: &ServeArgs,
+    volumes: &Volumes,
+    mut signals: Signals,
+) -> Result<(), CliError> {
     let mut locks = Vec::new();
-    let started = start(&args, &volumes, &mut locks).await;
+    let started = start(args, volumes, &mut locks).await;
     let (started, served) = match started {
         Ok(mut started) => {
             let served = run(&mut started, &mut signals).await;
@@ -283,7 +294,7 @@ async fn run(started: &mut Started, signals: &mut Signals) -> Result<(), CliErro
         gateway.stage.send_replace(Stage::Draining(progress));
     };
     let backend = started.backend.as_ref();
-    drain::drain(&gateway.cache, backend, signals.next(), report).await?;
+    drain::drain(&gateway.cache, backend, signals.next(), TICK, report).await?;
     note("all is stored");
     Ok(())
 }

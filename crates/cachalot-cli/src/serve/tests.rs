@@ -1,13 +1,15 @@
 //! The operator's side, in one process: volumes in memory, behind a store that can be told to fail.
 
 use bytes::Bytes;
-use cachalot::CacheConfig;
 use cachalot::backend::{
-    Backend, CountingBackend, FaultControl, FaultyBackend, MemoryBackend, OperationKind,
+    self, Backend, CountingBackend, FaultControl, FaultyBackend, MemoryBackend, OperationKind,
     StoreCondition,
 };
+use cachalot::{BackendError, ByteRange, CacheConfig, ObjectName};
 use cachalot_nbd::wire::NbdError;
 use cachalot_nbd::{Export, ZeroHow};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -73,12 +75,12 @@ impl Rig {
         gauges.dirty_bytes + gauges.tx_bytes
     }
 
-    fn syncs(&self) -> u64 {
+    pub(super) fn syncs(&self) -> u64 {
         self.counted.operations().syncs
     }
 }
 
-fn data(byte: u8) -> Bytes {
+pub(super) fn data(byte: u8) -> Bytes {
     vec![byte; 4096].into()
 }
 
@@ -301,11 +303,11 @@ async fn a_switch_to_writethrough_stores_what_was_dirty_and_all_later_writes_bef
     assert!(rig.dirty() > 0);
 }
 
-#[tokio::test]
-async fn a_write_that_was_under_way_at_the_switch_is_stored_before_its_answer() {
+/// Writes once while another write is in the middle, which ends only after the switch has begun.
+async fn switched_under_a_write(mode: Mode) -> Rig {
     let rig = rig().await;
     let gate = rig.control.gate();
-    // Nothing fits but this write, so that the next one waits in the middle.
+    // Nothing fits but one write, so that the next one waits in the middle.
     let change = LimitsChange {
         max_dirty_bytes: Some(4096),
         ..LimitsChange::default()
@@ -315,14 +317,21 @@ async fn a_write_that_was_under_way_at_the_switch_is_stored_before_its_answer() 
     rig.disk.write(0, data(1), false).await.unwrap();
     let mut waiting = Box::pin(rig.disk.write(1 << 20, data(2), false));
     assert!(futures::poll!(waiting.as_mut()).is_pending());
-    let mut switching = Box::pin(rig.disk.switch(Mode::Writethrough));
+    let mut switching = Box::pin(rig.disk.switch(mode));
     assert!(futures::poll!(switching.as_mut()).is_pending());
-    gate.hold_none();
-    gate.release_all();
+    gate.open();
     let (written, switched) = futures::join!(waiting, switching);
     written.unwrap();
     switched.unwrap();
-    assert_eq!(rig.dirty(), 0);
+    rig
+}
+
+#[tokio::test]
+async fn a_write_that_is_under_way_at_a_switch_is_stored_before_the_answers() {
+    for mode in [Mode::Writethrough, Mode::ReadOnly] {
+        let rig = switched_under_a_write(mode).await;
+        assert_eq!(rig.dirty(), 0, "{mode:?}");
+    }
 }
 
 #[tokio::test]
@@ -477,4 +486,101 @@ async fn what_the_page_does_not_have_is_refused() {
         let expected = format!("HTTP/1.1 {status} ");
         assert!(answer.starts_with(&expected), "{request}: {answer}");
     }
+}
+
+/// A store in memory that has several clients: it counts the locks that are held.
+#[derive(Debug, Default)]
+struct Shared {
+    inner: MemoryBackend,
+    held: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Held(Arc<std::sync::atomic::AtomicUsize>);
+
+impl cachalot::backend::HeldLock for Held {
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    fn release(self: Box<Self>) -> BoxFuture<'static, Result<(), BackendError>> {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
+type Done = BoxFuture<'static, Result<(), BackendError>>;
+
+impl Backend for Shared {
+    fn capabilities(&self) -> backend::Capabilities {
+        self.inner.capabilities()
+    }
+    fn read(&self, read: backend::BackendRead) -> BoxFuture<'static, Result<Bytes, BackendError>> {
+        self.inner.read(read)
+    }
+    fn write(&self, write: backend::BackendWrite) -> Done {
+        self.inner.write(write)
+    }
+    fn discard(&self, object: ObjectName, range: ByteRange) -> Done {
+        self.inner.discard(object, range)
+    }
+    fn truncate(&self, object: ObjectName, size_bytes: u64) -> Done {
+        self.inner.truncate(object, size_bytes)
+    }
+    fn remove(&self, object: ObjectName) -> Done {
+        self.inner.remove(object)
+    }
+    fn stat(
+        &self,
+        object: ObjectName,
+    ) -> BoxFuture<'static, Result<backend::ObjectStat, BackendError>> {
+        self.inner.stat(object)
+    }
+    fn list(
+        &self,
+        prefix: String,
+        after: Option<ObjectName>,
+        names_max: usize,
+    ) -> BoxFuture<'static, Result<backend::ListPage, BackendError>> {
+        self.inner.list(prefix, after, names_max)
+    }
+    fn sync(&self) -> Done {
+        self.inner.sync()
+    }
+    fn lock(
+        &self,
+        _: backend::LockRequest,
+    ) -> BoxFuture<'static, Result<WriterLock, backend::LockError>> {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let held = Held(Arc::clone(&self.held));
+        std::future::ready(Ok(WriterLock::new(Box::new(held)))).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_fails_before_it_serves_gives_its_locks_back() {
+    use clap::Parser;
+    let store = Shared::default();
+    let held = Arc::clone(&store.held);
+    let volumes = Volumes::of(Arc::new(store));
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let serve = async |more: &[&str]| {
+        let words = ["cachalot", "serve", "memory:", "one", "two", "--listen"];
+        let line = words.iter().chain(more);
+        let crate::cli::Command::Serve(args) =
+            crate::cli::Cli::try_parse_from(line).unwrap().command
+        else {
+            panic!("another command");
+        };
+        let served = serve_volumes(&args, &volumes, Signals::new().unwrap()).await;
+        served.unwrap_err().to_string()
+    };
+    // The second volume is not there.
+    let told = serve(&[&address]).await;
+    assert!(told.contains("no volume"), "{told}");
+    assert_eq!(held.load(Ordering::SeqCst), 0);
+    let told = serve(&[&address, "--create", "--size", "1MiB"]).await;
+    assert!(told.contains("cannot listen"), "{told}");
+    assert_eq!(held.load(Ordering::SeqCst), 0);
 }
