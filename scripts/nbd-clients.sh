@@ -4,15 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-need() {
-    if command -v "$1" >/dev/null; then
-        return
-    fi
-    local sudo=()
-    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
-    "${sudo[@]}" apt-get update
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"
-}
+. scripts/need.sh
 need fio fio
 need nbdinfo libnbd-bin
 need qemu-img qemu-utils

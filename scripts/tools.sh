@@ -3,16 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Installs a Debian package unless its command is there.
-need() {
-    if command -v "$1" >/dev/null; then
-        return
-    fi
-    local sudo=()
-    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
-    "${sudo[@]}" apt-get update
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"
-}
+. scripts/need.sh
 
 need cc build-essential
 need python3 python3

@@ -16,9 +16,10 @@ use cachalot::{CacheConfig, Layout, Limits, OFFSET_BYTES_MAX};
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::args::BenchArgs;
+use crate::ctl::args::CtlArgs;
 use crate::error::CliError;
 use crate::output::one_line;
-use crate::serve::ListenAddress;
+use crate::serve::ServeArgs;
 use crate::store::StoreUrl;
 use crate::volume::VolumeName;
 
@@ -30,6 +31,7 @@ Examples:
   cachalot import disk.img file:/srv/store disk2     a file into a new volume; holes stay holes
   cachalot export file:/srv/store disk2 copy.img     and out again
   cachalot serve file:/srv/store disk                as a network block device at 127.0.0.1:10809
+  cachalot ctl stats                                 what it holds and did
   zcat disk.img.gz | cachalot import - file:/srv/store disk3
 
 Stores:
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Serve volumes as network block devices.
     Serve(Box<ServeArgs>),
+    /// Ask a running `cachalot serve` how it is, or tell it what to do.
+    Ctl(CtlArgs),
     /// List a store's objects and their sizes.
     Ls(LsArgs),
     /// Measure the cache beside the bare store.
@@ -339,36 +343,6 @@ pub(crate) struct ExportArgs {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// The store.
-    pub(crate) store: StoreUrl,
-    /// The volumes, each an export of its name.
-    #[arg(required = true)]
-    pub(crate) volumes: Vec<VolumeName>,
-    /// The size of volumes that are made; those that exist must have it.
-    #[arg(long, value_parser = parse_size)]
-    pub(crate) size: Option<u64>,
-    /// Make volumes that do not exist.
-    #[arg(long, requires = "size", conflicts_with = "read_only")]
-    pub(crate) create: bool,
-    /// Where to listen: HOST:PORT, or unix:PATH.
-    #[arg(long, default_value = "127.0.0.1:10809")]
-    pub(crate) listen: ListenAddress,
-    /// Let clients read only.
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Listen where other machines can connect, though nothing is encrypted and nobody is asked who they are.
-    #[arg(long)]
-    pub(crate) insecure: bool,
-    #[command(flatten)]
-    pub(crate) lock: LockArgs,
-    #[command(flatten)]
-    pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
 }

@@ -8,6 +8,8 @@ use cachalot::backend::FileStoreError;
 use cachalot::backend::ObjectStoreError;
 use cachalot::{BackendError, CacheError, ConfigError, RequestError};
 
+use crate::ctl::protocol::{ControlError, ErrorKind};
+
 /// The exit codes, as `--help` documents them.
 pub(crate) mod exit_code {
     /// The operation failed.
@@ -89,6 +91,9 @@ pub(crate) enum CliError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A running server refused, or could not do what it was told.
+    #[error("{0}")]
+    Control(#[from] ControlError),
     /// Anything else that the text says in full.
     #[error("{0}")]
     Failed(String),
@@ -112,6 +117,7 @@ impl CliError {
             Self::OpenObjectStore(_) => exit_code::STORE,
             Self::Store { source, .. } => backend_exit_code(source),
             Self::Cache { source, .. } => cache_exit_code(source),
+            Self::Control(error) => control_exit_code(error.kind),
             Self::NoVolume { .. } | Self::Volume { .. } => exit_code::VOLUME,
             Self::Damaged { .. } => exit_code::DAMAGED,
             Self::Interrupted => exit_code::INTERRUPTED,
@@ -159,6 +165,19 @@ impl From<RequestError> for CliError {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         Self::Usage(format!("the limits do not fit each other: {error}"))
+    }
+}
+
+const fn control_exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Malformed | ErrorKind::TooLong | ErrorKind::Limits | ErrorKind::Refused => {
+            exit_code::USAGE
+        }
+        ErrorKind::NoVolume => exit_code::VOLUME,
+        ErrorKind::Store => exit_code::STORE,
+        ErrorKind::Slow | ErrorKind::Busy | ErrorKind::Lost | ErrorKind::Failed => {
+            exit_code::FAILED
+        }
     }
 }
 

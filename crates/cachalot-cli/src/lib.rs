@@ -4,6 +4,7 @@ mod bench;
 mod cached;
 mod cli;
 mod commands;
+mod ctl;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -85,6 +86,7 @@ async fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Volume { command } => Box::pin(commands::volume(command)).await,
         Command::Import(args) => Box::pin(transfer::import(args)).await,
         Command::Export(args) => Box::pin(transfer::export(args)).await,
+        Command::Ctl(args) => Box::pin(ctl::ctl(args)).await,
         Command::Ls(args) => Box::pin(commands::ls(args)).await,
         Command::Bench(args) => Box::pin(bench::bench(*args)).await,
         Command::Serve(args) => Box::pin(serve::serve(*args)).await,

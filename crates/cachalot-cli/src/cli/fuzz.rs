@@ -14,6 +14,7 @@ use super::{
     CacheArgs, Cli, Command, LayoutArgs, StepList, VolumeCommand, config_of, parse_count,
     parse_exponent, parse_share, parse_size, parse_time,
 };
+use crate::ctl::protocol::{REQUEST_BYTES_MAX, Request};
 use crate::error::{CliError, exit_code};
 use crate::fuzz::{Choices, check_line};
 use crate::output::{human_bytes, one_line};
@@ -49,6 +50,12 @@ pub(crate) fn command_line(input: &[u8]) {
             assert!(args.size.is_some() || !args.create);
             check_layout(args.layout);
             check_cache(&args.cache);
+        }
+        Command::Ctl(args) => {
+            let request = args.command.request();
+            let line = serde_json::to_string(&request).unwrap();
+            assert!(line.len() <= REQUEST_BYTES_MAX);
+            assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
         }
         Command::Bench(args) => {
             check_layout(args.layout);

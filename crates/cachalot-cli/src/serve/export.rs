@@ -11,25 +11,78 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::mode::{Change, ModeSwitch};
+use super::timings::{Kind, Timings};
+use crate::ctl::protocol::{Mode, RequestStats};
+
 /// How many bytes of zeros are written at once.
 const ZEROS: &[u8] = &[0; 256 << 10];
 /// How many of a store's calls for one request are under way at once.
 const CALLS_IN_FLIGHT: usize = 16;
-/// How many objects the answer about a range tells of; the client asks again for the rest.
-const OBJECTS_TOLD: usize = 1024;
+/// How many pieces of objects one step of a trim takes, and the answer about a range tells of; the client asks again
+/// for the rest of that.
+const PIECES_MAX: u64 = 1024;
 /// The block size that clients are told to prefer.
 const PREFERRED_BLOCK: u32 = 4096;
 
 /// A volume.
 #[derive(Debug)]
 pub(crate) struct VolumeExport {
-    pub(crate) set: ObjectSet,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(super) set: ObjectSet,
+    pub(super) backend: Arc<dyn Backend>,
     /// The volume's name, which its objects' names begin with.
-    pub(crate) name: String,
-    pub(crate) layout: Layout,
-    pub(crate) size_bytes: u64,
-    pub(crate) is_read_only: bool,
+    pub(super) name: String,
+    pub(super) layout: Layout,
+    pub(super) size_bytes: u64,
+    /// The store was opened for reading: no switch makes the volume writable.
+    pub(super) is_fixed: bool,
+    pub(super) mode: ModeSwitch,
+    pub(super) timings: Timings,
+}
+
+/// Why a volume could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreFailure {
+    /// The cache could not write it back.
+    #[error("{}", with_reason(.0))]
+    Cache(#[from] CacheError),
+    /// The store could not be synced.
+    #[error("cannot sync the store: {0}")]
+    Sync(#[from] BackendError),
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's errors are open-ended"
+)]
+fn with_reason(error: &CacheError) -> String {
+    match error {
+        CacheError::WriteBack { source, .. } => format!("{error}: {source}"),
+        _ => error.to_string(),
+    }
+}
+
+impl From<StoreFailure> for NbdError {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            StoreFailure::Cache(error) => of_cache(error),
+            StoreFailure::Sync(error) => of_store(&error),
+        }
+    }
+}
+
+/// Why a mode is not, or not wholly, what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SwitchFailure {
+    /// The store is open for reading alone.
+    #[error("the server was started with --read-only: start it without to write")]
+    Fixed,
+    /// Another switch came before the changes under way had ended.
+    #[error("the mode was switched again meanwhile")]
+    Overtaken,
+    /// The mode holds, but what was dirty before is not stored yet.
+    #[error("the mode is switched, but what was written before is not stored yet: {0}")]
+    Store(#[from] StoreFailure),
 }
 
 #[expect(
@@ -62,16 +115,62 @@ fn of_cache(error: CacheError) -> NbdError {
     }
 }
 
+/// A piece of an object.
+type ObjectRange = (ObjectName, ByteRange);
+
 impl VolumeExport {
-    fn runs(&self, offset: u64, len: u64) -> Result<Vec<(ObjectName, ByteRange)>, NbdError> {
+    /// Stores what is dirty, and has the store make it safe.
+    pub(super) async fn store_all(&self) -> Result<(), StoreFailure> {
+        self.set.flush().await?;
+        if !self.is_fixed {
+            self.backend.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// Switches the mode. When this resolves, what was answered in another mode before is stored, and in read-only
+    /// mode nothing changes any more. The mode holds from the start, whatever comes of the rest.
+    pub(super) async fn switch(&self, mode: Mode) -> Result<(), SwitchFailure> {
+        if self.is_fixed && mode != Mode::ReadOnly {
+            return Err(SwitchFailure::Fixed);
+        }
+        self.mode.set(mode);
+        if mode == Mode::ReadOnly && !self.mode.settled().await {
+            return Err(SwitchFailure::Overtaken);
+        }
+        if mode != Mode::Writeback {
+            self.store_all().await?;
+        }
+        Ok(())
+    }
+
+    /// What clients asked.
+    pub(super) fn requests(&self) -> std::collections::BTreeMap<String, RequestStats> {
+        self.timings.stats()
+    }
+
+    fn enter(&self) -> Result<Change<'_>, NbdError> {
+        self.mode.enter().ok_or(NbdError::NotPermitted)
+    }
+
+    /// The pieces of objects that a range is made of, one after the other.
+    fn pieces(
+        &self,
+        offset: u64,
+        len: u64,
+    ) -> Result<impl Iterator<Item = Result<ObjectRange, NbdError>> + Send + '_, NbdError> {
         let range = ByteRange::new(offset, len).map_err(|_refused| NbdError::Invalid)?;
         let name = |run: cachalot::Run| {
             ObjectName::new(format!("{}.{:016x}", self.name, run.object))
                 .map(|name| (name, run.range))
+                .map_err(|_refused| NbdError::Invalid)
         };
-        let runs = self.layout.runs(range).map(name);
-        runs.collect::<Result<_, _>>()
-            .map_err(|_refused| NbdError::Invalid)
+        Ok(self.layout.runs(range).map(name))
+    }
+
+    /// The length of no more than [`PIECES_MAX`] pieces.
+    const fn step_bytes(&self) -> u64 {
+        self.layout.stripe_unit().saturating_mul(PIECES_MAX)
     }
 
     async fn sync(&self) -> Result<(), NbdError> {
@@ -81,17 +180,23 @@ impl VolumeExport {
     /// Makes a range zeros in the store. Nothing of it is in the cache then: what a read brought in meanwhile is
     /// dropped as well.
     async fn discard(&self, offset: u64, len: u64) -> Result<(), NbdError> {
-        let dropped = self.set.discard_range(offset, len).await;
-        dropped.map_err(of_cache)?;
-        let runs = self.runs(offset, len)?;
-        let done = stream::iter(runs)
-            .map(|(object, range)| self.backend.discard(object, range))
-            .buffer_unordered(CALLS_IN_FLIGHT)
-            .try_collect::<()>()
-            .await;
-        done.map_err(|error| of_store(&error))?;
-        let dropped = self.set.discard_range(offset, len).await;
-        dropped.map_err(of_cache)
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let step = (end - at).min(self.step_bytes());
+            self.set.discard_range(at, step).await.map_err(of_cache)?;
+            let dropped = stream::iter(self.pieces(at, step)?)
+                .map(async |piece| {
+                    let (object, range) = piece?;
+                    let dropped = self.backend.discard(object, range).await;
+                    dropped.map_err(|error| of_store(&error))
+                })
+                .buffer_unordered(CALLS_IN_FLIGHT)
+                .try_collect::<()>();
+            dropped.await?;
+            self.set.discard_range(at, step).await.map_err(of_cache)?;
+            at += step;
+        }
+        Ok(())
     }
 
     async fn write_zeros(&self, offset: u64, len: u64) -> Result<(), NbdError> {
@@ -100,30 +205,68 @@ impl VolumeExport {
             let step = (offset + len - at).min(ZEROS.len() as u64);
             let zeros =
                 Bytes::from_static(ZEROS).slice(..usize::try_from(step).unwrap_or_default());
-            self.set.write_at(at, zeros).await.map_err(of_cache)?;
+            self.write_through(at, zeros).await?;
             at += step;
         }
         Ok(())
     }
 
+    /// Writes, and stores it where the mode says so when the cache has taken it: a switch that comes later finds it
+    /// there.
+    async fn write_through(&self, offset: u64, data: Bytes) -> Result<(), NbdError> {
+        let len = data.len() as u64;
+        self.set.write_at(offset, data).await.map_err(of_cache)?;
+        if self.mode.now() == Mode::Writethrough {
+            let flushed = self.set.flush_range(offset, len).await;
+            flushed.map_err(of_cache)?;
+        }
+        Ok(())
+    }
+
+    async fn write_now(&self, offset: u64, data: Bytes, durable: bool) -> Result<(), NbdError> {
+        let _change = self.enter()?;
+        let len = data.len() as u64;
+        self.write_through(offset, data).await?;
+        if durable {
+            let flushed = self.set.flush_range(offset, len).await;
+            flushed.map_err(of_cache)?;
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    async fn zero_now(&self, offset: u64, len: u64, how: ZeroHow) -> Result<(), NbdError> {
+        let _change = self.enter()?;
+        if how.no_hole {
+            if how.fast_only {
+                return Err(NbdError::NotSupported);
+            }
+            return self.write_zeros(offset, len).await;
+        }
+        match self.discard(offset, len).await {
+            Err(NbdError::NotSupported) if !how.fast_only => self.write_zeros(offset, len).await,
+            done => done,
+        }
+    }
+
     async fn statuses(&self, offset: u64, len: u64) -> Result<Vec<Status>, NbdError> {
+        let len = len.min(self.step_bytes());
         // What is only in the cache is nothing that the store could tell of.
         let flushed = self.set.flush_range(offset, len).await;
         flushed.map_err(of_cache)?;
-        let mut runs = self.runs(offset, len)?;
-        runs.truncate(OBJECTS_TOLD);
-        let mut told = stream::iter(runs)
-            .map(
-                async |(object, range)| match self.backend.stat(object).await {
+        let mut told = stream::iter(self.pieces(offset, len)?)
+            .map(async |piece| {
+                let (object, range) = piece?;
+                match self.backend.stat(object).await {
                     Ok(stat) => Ok((range, stat.size_bytes)),
                     Err(BackendError::NotFound) => Ok((range, 0)),
                     Err(error) => Err(of_store(&error)),
-                },
-            )
+                }
+            })
             .buffered(CALLS_IN_FLIGHT);
         let mut statuses: Vec<Status> = Vec::new();
-        while let Some(run) = told.next().await {
-            let (range, size_bytes) = run?;
+        while let Some(piece) = told.next().await {
+            let (range, size_bytes) = piece?;
             let data = size_bytes.saturating_sub(range.start()).min(range.len());
             for (len, is_hole) in [(data, false), (range.len() - data, true)] {
                 match statuses.last_mut() {
@@ -135,6 +278,12 @@ impl VolumeExport {
         }
         Ok(statuses)
     }
+
+    async fn read_now(&self, offset: u64, len: u64) -> Result<Pieces, NbdError> {
+        let read = self.set.read_at(offset, len).await.map_err(of_cache)?;
+        let pieces = read.pieces().iter().cloned();
+        Ok(pieces.map(Piece::into_bytes).collect())
+    }
 }
 
 impl Export for VolumeExport {
@@ -143,7 +292,7 @@ impl Export for VolumeExport {
     }
 
     fn is_read_only(&self) -> bool {
-        self.is_read_only
+        self.mode.now() == Mode::ReadOnly
     }
 
     fn preferred_block(&self) -> u32 {
@@ -151,16 +300,8 @@ impl Export for VolumeExport {
     }
 
     fn read(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<Pieces, NbdError>> {
-        async move {
-            let read = self.set.read_at(offset, len).await.map_err(of_cache)?;
-            Ok(read
-                .pieces()
-                .iter()
-                .cloned()
-                .map(Piece::into_bytes)
-                .collect())
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Read);
+        async move { timed.end(self.read_now(offset, len).await) }.boxed()
     }
 
     fn write(
@@ -169,50 +310,23 @@ impl Export for VolumeExport {
         data: Bytes,
         durable: bool,
     ) -> BoxFuture<'_, Result<(), NbdError>> {
-        async move {
-            let len = data.len() as u64;
-            self.set.write_at(offset, data).await.map_err(of_cache)?;
-            if durable {
-                let flushed = self.set.flush_range(offset, len).await;
-                flushed.map_err(of_cache)?;
-                self.sync().await?;
-            }
-            Ok(())
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Write);
+        async move { timed.end(self.write_now(offset, data, durable).await) }.boxed()
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), NbdError>> {
-        async move {
-            self.set.flush().await.map_err(of_cache)?;
-            if self.is_read_only {
-                return Ok(());
-            }
-            self.sync().await
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Flush);
+        async move { Ok(timed.end(self.store_all().await)?) }.boxed()
     }
 
     fn trim(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<(), NbdError>> {
-        self.zero(offset, len, ZeroHow::default())
+        let timed = self.timings.start(Kind::Trim);
+        async move { timed.end(self.zero_now(offset, len, ZeroHow::default()).await) }.boxed()
     }
 
     fn zero(&self, offset: u64, len: u64, how: ZeroHow) -> BoxFuture<'_, Result<(), NbdError>> {
-        async move {
-            if how.no_hole {
-                if how.fast_only {
-                    return Err(NbdError::NotSupported);
-                }
-                return self.write_zeros(offset, len).await;
-            }
-            match self.discard(offset, len).await {
-                Err(NbdError::NotSupported) if !how.fast_only => {
-                    self.write_zeros(offset, len).await
-                }
-                done => done,
-            }
-        }
-        .boxed()
+        let timed = self.timings.start(Kind::Zero);
+        async move { timed.end(self.zero_now(offset, len, how).await) }.boxed()
     }
 
     fn cache(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<(), NbdError>> {
@@ -221,5 +335,131 @@ impl Export for VolumeExport {
 
     fn status(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<Vec<Status>, NbdError>> {
         self.statuses(offset, len).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cachalot::backend::{OperationKind, StoreCondition};
+    use futures::poll;
+
+    use super::super::tests::{Rig, SIZE, data, rig, rig_of};
+    use super::*;
+
+    async fn dirtied() -> Rig {
+        let rig = rig().await;
+        rig.disk.write(0, data(1), false).await.unwrap();
+        rig.disk.write(8 << 20, data(2), false).await.unwrap();
+        assert_eq!(rig.dirty(), 8192);
+        rig
+    }
+
+    #[tokio::test]
+    async fn a_flush_is_answered_when_all_is_in_the_store_and_the_store_has_synced() {
+        let rig = dirtied().await;
+        let gate = rig.control.gate();
+        gate.hold_all();
+        let mut flush = rig.disk.flush();
+        assert!(poll!(flush.as_mut()).is_pending());
+        gate.wait_held(2).await;
+        assert_eq!(rig.syncs(), 0);
+        gate.hold_kind(OperationKind::Sync);
+        gate.release_all();
+        let (held, flushed) = futures::join!(
+            async {
+                let held = gate.wait_held(1).await;
+                assert_eq!(rig.dirty(), 0);
+                gate.open();
+                held
+            },
+            flush
+        );
+        flushed.unwrap();
+        assert_eq!((held.len(), rig.syncs()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_flush_fails_where_the_store_can_not_sync() {
+        let rig = dirtied().await;
+        rig.control
+            .fail_next(OperationKind::Sync, BackendError::Full);
+        assert_eq!(rig.disk.flush().await, Err(NbdError::NoSpace));
+        rig.disk.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_durable_write_is_stored_and_synced_alone() {
+        let rig = dirtied().await;
+        rig.disk.write(16 << 20, data(3), true).await.unwrap();
+        assert_eq!((rig.dirty(), rig.syncs()), (8192, 1));
+        rig.control
+            .fail_next(OperationKind::Sync, BackendError::Unavailable);
+        let failed = rig.disk.write(16 << 20, data(3), true).await;
+        assert_eq!(failed, Err(NbdError::Io));
+    }
+
+    #[tokio::test]
+    async fn a_write_alone_is_neither_stored_nor_synced() {
+        let rig = dirtied().await;
+        assert_eq!(rig.syncs(), 0);
+        assert_eq!(rig.counted.operations().writes.operations, 0);
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_store_are_told_in_the_words_of_the_protocol() {
+        for (condition, told) in [
+            (StoreCondition::Down, NbdError::Io),
+            (StoreCondition::Full, NbdError::NoSpace),
+            (StoreCondition::ReadOnly, NbdError::NotPermitted),
+            (StoreCondition::Fenced, NbdError::Shutdown),
+        ] {
+            let rig = dirtied().await;
+            rig.control.set_condition(condition);
+            assert_eq!(rig.disk.flush().await, Err(told), "{condition:?}");
+        }
+    }
+
+    /// A disk of objects as small as their stripes.
+    async fn of_small_objects() -> Rig {
+        rig_of(Layout::new(4096, 1, 4096).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_trim_takes_its_pieces_step_by_step_however_many_there_are() {
+        let rig = of_small_objects().await;
+        let gate = rig.control.gate();
+        rig.disk.write(SIZE - 4096, data(1), false).await.unwrap();
+        gate.hold_kind(OperationKind::Discard);
+        let mut trim = rig.disk.trim(0, SIZE);
+        assert!(poll!(trim.as_mut()).is_pending());
+        futures::select! {
+            _ = trim.as_mut().fuse() => panic!("the trim is held"),
+            held = gate.wait_held(CALLS_IN_FLIGHT).fuse() => {
+                assert_eq!(held.len(), CALLS_IN_FLIGHT);
+            }
+        }
+        // The end of the range is not its turn yet.
+        assert_eq!(rig.dirty(), 4096);
+        gate.open();
+        trim.await.unwrap();
+        assert_eq!(rig.dirty(), 0);
+        let discards = rig.counted.operations().discards.operations;
+        assert_eq!(discards, SIZE / 4096);
+        let end = rig.disk.read(SIZE - 4096, 4096).await.unwrap().concat();
+        assert!(end.iter().all(|byte| *byte == 0));
+    }
+
+    #[tokio::test]
+    async fn a_range_of_many_objects_is_told_of_from_its_front() {
+        let rig = of_small_objects().await;
+        rig.disk.write(4096, data(1), false).await.unwrap();
+        let statuses = rig.disk.status(0, SIZE).await.unwrap();
+        let told: Vec<_> = statuses
+            .iter()
+            .map(|status| (status.len, status.is_hole))
+            .collect();
+        let rest = (PIECES_MAX - 2) * 4096;
+        assert_eq!(told, [(4096, true), (4096, false), (rest, true)]);
+        assert_eq!(rig.counted.operations().stats, PIECES_MAX);
     }
 }

@@ -85,6 +85,17 @@ impl Listener {
         }
     }
 
+    /// Where it listens, with the port that it got.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(
+                |error| error.to_string(),
+                |address| format!("http://{address}/"),
+            ),
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Tcp(listener) => {
@@ -106,7 +117,7 @@ impl Drop for Listener {
 }
 
 /// Removes a socket that a killed server has left: one at which nobody answers.
-async fn remove_stale(path: &Path) {
+pub(super) async fn remove_stale(path: &Path) {
     if let Err(error) = UnixStream::connect(path).await
         && error.kind() == io::ErrorKind::ConnectionRefused
     {

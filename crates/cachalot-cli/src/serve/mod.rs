@@ -1,23 +1,44 @@
 //! The gateway: volumes as disks for anything that speaks the network block device protocol.
 
+mod admin;
+mod args;
 mod drain;
 mod export;
+mod gateway;
+mod http;
 mod listener;
+mod metrics;
+mod mode;
+mod timings;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cachalot::backend::WriterLock;
 use cachalot::{Cache, SetOptions};
-use cachalot_nbd::{Exports, Room, serve_connection};
+use cachalot_nbd::{Export, Exports, Room, serve_connection};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub(crate) use listener::ListenAddress;
+pub(crate) use self::admin::default_admin_path;
+pub(crate) use self::args::ServeArgs;
+pub(crate) use self::listener::ListenAddress;
 
+use self::admin::SocketFile;
+use self::args::AdminPath;
 use self::export::VolumeExport;
+use self::gateway::{Gateway, Stage};
 use self::listener::Listener;
-use crate::cli::ServeArgs;
+use self::mode::ModeSwitch;
+use self::timings::Timings;
+use crate::ctl::progress_line;
+use crate::ctl::protocol::Mode;
 use crate::error::CliError;
 use crate::output::{human_bytes, note};
 use crate::store::OpenFor;
@@ -29,6 +50,10 @@ const CONNECTIONS_MAX: usize = 128;
 const CLIENT_BYTES_MAX: usize = 256 << 20;
 /// How long a request that is under way at the end may take.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(10);
+/// How often a line tells how far the end is, and how long until a store that failed is asked again.
+const TICK: Duration = Duration::from_secs(1);
+/// How long whoever watches the end may take to hear of it.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 /// How long to wait when the system has no connection to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,16 +85,129 @@ impl Signals {
 
 /// Runs `cachalot serve`.
 pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
-    let mut signals = Signals::new()?;
-    let config = args.cache.config()?;
-    let layout = args.layout.layout()?;
     let purpose = match (args.read_only, args.create) {
         (true, _) => OpenFor::Reading,
         (false, true) => OpenFor::Adding,
         (false, false) => OpenFor::Changing,
     };
+    let signals = Signals::new()?;
     let volumes = Volumes::open(&args.store, purpose)?;
-    let (mut headers, mut locks) = (Vec::new(), Vec::new());
+    serve_volumes(&args, &volumes, signals).await
+}
+
+/// Serves volumes of an open store. However that ends, the rights to write them are given back.
+async fn serve_volumes(
+    args: &ServeArgs,
+    volumes: &Volumes,
+    mut signals: Signals,
+) -> Result<(), CliError> {
+    let mut locks = Vec::new();
+    let started = start(args, volumes, &mut locks).await;
+    let (started, served) = match started {
+        Ok(mut started) => {
+            let served = run(&mut started, &mut signals).await;
+            (Some(started), served)
+        }
+        Err(error) => (None, Err(error)),
+    };
+    for lock in locks {
+        // What can't be given back goes with its lease.
+        lock.release().await.unwrap_or_default();
+    }
+    if let Some(started) = started {
+        started.say_how_it_ended(&served).await;
+    }
+    served
+}
+
+/// A server that is ready.
+struct Started {
+    gateway: Arc<Gateway>,
+    listener: Option<Listener>,
+    exports: Exports,
+    /// Unless the store is only read.
+    backend: Option<Arc<dyn cachalot::backend::Backend>>,
+    admin: Option<SocketFile>,
+    /// What serves the operator.
+    services: JoinSet<()>,
+}
+
+impl Started {
+    /// Tells those who watch, once another server could start.
+    async fn say_how_it_ended(mut self, served: &Result<(), CliError>) {
+        drop(self.admin.take());
+        self.gateway.stage.send_replace(match served {
+            Ok(()) => Stage::Drained,
+            Err(error) => Stage::Lost(error.to_string()),
+        });
+        let told = self.gateway.stage.closed();
+        tokio::time::timeout(LAST_WORDS_MAX, told)
+            .await
+            .unwrap_or_default();
+        self.services.shutdown().await;
+    }
+}
+
+/// Opens everything that serving takes.
+async fn start(
+    args: &ServeArgs,
+    volumes: &Volumes,
+    locks: &mut Vec<WriterLock>,
+) -> Result<Started, CliError> {
+    let config = args.cache.config()?;
+    let headers = headers(args, volumes, locks).await?;
+    let listener = Listener::bind(&args.listen, args.insecure).await?;
+    let metrics = match &args.metrics {
+        Some(address) => Some(Listener::bind(address, args.insecure).await?),
+        None => None,
+    };
+    let admin = bind_admin(args).await?;
+    let cache = Cache::builder(Arc::clone(volumes.backend()))
+        .config(config.clone())
+        .start()
+        .map_err(CliError::cache("start the cache"))?;
+    let mut exports = BTreeMap::new();
+    for (name, header) in &headers {
+        let export = export(args, volumes, &cache, (name, header)).await?;
+        exports.insert(name.to_string(), Arc::new(export));
+        let size = human_bytes(header.size_bytes);
+        note(&format!("serving {name}, {size}, at {}", args.listen));
+    }
+    let served = exports.iter().map(|(name, export)| {
+        let export: Arc<dyn Export> = Arc::clone(export) as _;
+        (name.clone(), export)
+    });
+    let served = served.collect();
+    let gateway = Arc::new(Gateway::new(cache, config, exports));
+    let mut services = JoinSet::new();
+    if let Some(listener) = metrics {
+        note(&format!("numbers at {}", listener.address()));
+        let numbers = http::answer_all(listener, Arc::clone(&gateway), args.insecure);
+        services.spawn(numbers);
+    }
+    let admin = admin.map(|(listener, file)| {
+        note(&format!("`cachalot ctl` at {}", file.path().display()));
+        services.spawn(admin::answer_all(listener, Arc::clone(&gateway)));
+        file
+    });
+    Ok(Started {
+        gateway,
+        listener: Some(listener),
+        exports: served,
+        backend: (!args.read_only).then(|| Arc::clone(volumes.backend())),
+        admin,
+        services,
+    })
+}
+
+/// The headers of the volumes, each locked and made where that is asked.
+async fn headers(
+    args: &ServeArgs,
+    volumes: &Volumes,
+    locks: &mut Vec<WriterLock>,
+) -> Result<Vec<(VolumeName, Header)>, CliError> {
+    let layout = args.layout.layout()?;
+    let mut headers = Vec::new();
     for name in &args.volumes {
         if !args.read_only {
             locks.push(volumes.lock(name, args.lock.break_lock).await?);
@@ -82,51 +220,83 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
             loaded => loaded?,
         };
         check(name, &header, args.size)?;
-        headers.push((name, header));
+        headers.push((name.clone(), header));
     }
-    let listener = Listener::bind(&args.listen, args.insecure).await?;
-    let cache = Cache::builder(Arc::clone(volumes.backend()))
-        .config(config)
-        .start()
-        .map_err(CliError::cache("start the cache"))?;
-    let mut exports = Exports::new();
-    for (name, header) in headers {
-        let options = SetOptions::new(name.as_str())
-            .prefix(name.as_str())
-            .layout(header.layout)
-            .file_bytes(header.size_bytes);
-        let set = cache
-            .open(options)
-            .await
-            .map_err(CliError::cache(format!("open {name} in the cache")))?;
-        let export = VolumeExport {
-            set,
-            backend: Arc::clone(volumes.backend()),
-            name: name.to_string(),
-            layout: header.layout,
-            size_bytes: header.size_bytes,
-            is_read_only: args.read_only,
-        };
-        exports.insert(name.to_string(), Arc::new(export));
-        note(&format!(
-            "serving {name}, {}, at {}",
-            human_bytes(header.size_bytes),
-            args.listen
-        ));
+    Ok(headers)
+}
+
+async fn export(
+    args: &ServeArgs,
+    volumes: &Volumes,
+    cache: &Cache,
+    (name, header): (&VolumeName, &Header),
+) -> Result<VolumeExport, CliError> {
+    let options = SetOptions::new(name.as_str())
+        .prefix(name.as_str())
+        .layout(header.layout)
+        .file_bytes(header.size_bytes);
+    let set = cache
+        .open(options)
+        .await
+        .map_err(CliError::cache(format!("open {name} in the cache")))?;
+    let mode = if args.read_only {
+        Mode::ReadOnly
+    } else {
+        Mode::Writeback
+    };
+    Ok(VolumeExport {
+        set,
+        backend: Arc::clone(volumes.backend()),
+        name: name.to_string(),
+        layout: header.layout,
+        size_bytes: header.size_bytes,
+        is_fixed: args.read_only,
+        mode: ModeSwitch::new(mode),
+        timings: Timings::default(),
+    })
+}
+
+/// Opens the admin socket. One that nobody asked for by name is left out where it can't be had.
+async fn bind_admin(
+    args: &ServeArgs,
+) -> Result<Option<(tokio::net::UnixListener, SocketFile)>, CliError> {
+    let by_default = match &args.admin {
+        Some(AdminPath::None) => return Ok(None),
+        Some(AdminPath::At(path)) => return admin::bind(path).await.map(Some),
+        None => default_admin_path(&args.listen),
+    };
+    let Some(path) = by_default else {
+        note("no admin socket: there is no XDG_RUNTIME_DIR, and no --admin");
+        return Ok(None);
+    };
+    match admin::bind(&path).await {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) => {
+            note(&error.to_string());
+            Ok(None)
+        }
     }
-    let given_up = accept_until_signal(listener, exports, &mut signals).await;
-    let drained = drain::drain(
-        &cache,
-        (!args.read_only).then_some(volumes.backend()),
-        &mut signals,
-        given_up,
-    )
-    .await;
-    for lock in locks {
-        // What can't be given back goes with its lease.
-        lock.release().await.unwrap_or_default();
+}
+
+/// Serves until it is asked to end, then stores what is left.
+async fn run(started: &mut Started, signals: &mut Signals) -> Result<(), CliError> {
+    let Some(listener) = started.listener.take() else {
+        return Ok(());
+    };
+    let gateway = Arc::clone(&started.gateway);
+    let exports = Arc::new(std::mem::take(&mut started.exports));
+    let given_up = accept_until_signal(listener, exports, &gateway, signals).await;
+    if given_up {
+        return Err(drain::give_up(&gateway.cache, "a second signal").await);
     }
-    drained
+    let report = |progress| {
+        note(&progress_line(&progress));
+        gateway.stage.send_replace(Stage::Draining(progress));
+    };
+    let backend = started.backend.as_ref();
+    drain::drain(&gateway.cache, backend, signals.next(), TICK, report).await?;
+    note("all is stored");
+    Ok(())
 }
 
 /// Refuses a volume that is not whole, that shrinks, or whose size is another than what was said.
@@ -148,15 +318,23 @@ fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), Cl
     })
 }
 
-/// Serves clients until a signal, then answers what is under way. Returns whether a second signal ended that.
-async fn accept_until_signal(listener: Listener, exports: Exports, signals: &mut Signals) -> bool {
-    let (exports, room) = (Arc::new(exports), Room::new(CLIENT_BYTES_MAX));
+/// Serves clients until a signal or an order to end, then answers what is under way. Returns whether a second signal ended that.
+async fn accept_until_signal(
+    listener: Listener,
+    exports: Arc<Exports>,
+    gateway: &Arc<Gateway>,
+    signals: &mut Signals,
+) -> bool {
+    let room = Room::new(CLIENT_BYTES_MAX);
     let (stop, stopped) = watch::channel(false);
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             () = signals.next() => break,
-            Some(_) = clients.join_next() => {}
+            () = gateway.asked_to_end() => break,
+            Some(_) = clients.join_next() => {
+                gateway.clients.store(clients.len(), Ordering::Relaxed);
+            }
             accepted = listener.accept() => match accepted {
                 // Closing it says so; there is no such answer in the protocol.
                 Ok(stream) if clients.len() >= CONNECTIONS_MAX => drop(stream),
@@ -168,6 +346,7 @@ async fn accept_until_signal(listener: Listener, exports: Exports, signals: &mut
                             note(&format!("a client was dropped: {error}"));
                         }
                     });
+                    gateway.clients.store(clients.len(), Ordering::Relaxed);
                 }
                 Err(_) => {
                     let pause = std::future::pending::<()>();
@@ -177,6 +356,7 @@ async fn accept_until_signal(listener: Listener, exports: Exports, signals: &mut
         }
     }
     drop(listener);
+    gateway.ask_to_end();
     note("ending: no new clients, answering what is under way");
     stop.send_replace(true);
     let answered = async { while clients.join_next().await.is_some() {} };

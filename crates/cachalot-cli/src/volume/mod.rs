@@ -75,6 +75,15 @@ impl Volumes {
         })
     }
 
+    /// The volumes of a store that is open.
+    #[cfg(test)]
+    pub(crate) fn of(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backend,
+            store: "memory:".to_owned(),
+        }
+    }
+
     /// The store itself.
     pub(crate) const fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend

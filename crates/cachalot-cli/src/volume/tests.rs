@@ -6,10 +6,7 @@ use crate::striped::StripedFile;
 const MIB: u64 = 1 << 20;
 
 fn volumes() -> Volumes {
-    Volumes {
-        backend: Arc::new(MemoryBackend::new()),
-        store: "memory:".to_owned(),
-    }
+    Volumes::of(Arc::new(MemoryBackend::new()))
 }
 
 fn name(text: &str) -> VolumeName {

@@ -5,6 +5,7 @@ mod bench;
 mod cases;
 mod common;
 mod memory;
+mod serve;
 mod simulate;
 mod transfer;
 mod volumes;
