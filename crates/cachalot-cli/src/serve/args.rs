@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use cachalot_nbd::Tls;
 use clap::Args;
 
 use super::ListenAddress;
 use crate::cli::{CacheArgs, LayoutArgs, LockArgs, parse_size};
+use crate::error::CliError;
 use crate::store::StoreUrl;
 use crate::volume::VolumeName;
 
@@ -36,15 +38,50 @@ pub(crate) struct ServeArgs {
     /// Let clients read only.
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Listen where other machines can connect, though nothing is encrypted and nobody is asked who they are.
+    /// Listen where other machines can connect, though nothing is encrypted and nobody is asked who they are. For --metrics,
+    /// which is never encrypted, this is needed with certificates too.
     #[arg(long)]
     pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     #[command(flatten)]
     pub(crate) lock: LockArgs,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+}
+
+/// Encryption, which every client must then use.
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    /// The server's certificates in PEM, its own first. With them every client must use TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// The server's private key in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The authorities in PEM of which one must have signed a client's certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_clients: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// Reads the files.
+    pub(super) fn load(&self) -> Result<Option<Tls>, CliError> {
+        let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) else {
+            return Ok(None);
+        };
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| {
+                CliError::Failed(format!("cannot read {}: {error}", path.display()))
+            })
+        };
+        let clients = self.tls_clients.as_ref().map(read).transpose()?;
+        let tls = Tls::from_pem(&read(certificate)?, &read(key)?, clients.as_deref());
+        tls.map(Some)
+            .map_err(|error| CliError::Failed(format!("cannot encrypt: {error}")))
+    }
 }
 
 /// Where the admin socket is, if anywhere.

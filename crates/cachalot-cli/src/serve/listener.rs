@@ -75,7 +75,7 @@ impl Listener {
                 let found: Vec<SocketAddr> = lookup_host(name).await.map_err(failed)?.collect();
                 if !insecure && found.iter().any(|address| !address.ip().is_loopback()) {
                     return Err(CliError::Usage(format!(
-                        "{name} can be reached from other machines, and nothing here encrypts or asks who it is: add --insecure to listen there all the same"
+                        "{name} can be reached from other machines, and nothing here encrypts or asks who it is: add --tls-certificate and --tls-key, or --insecure to listen there all the same"
                     )));
                 }
                 Ok(Self::Tcp(

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use cachalot::backend::WriterLock;
 use cachalot::{Cache, SetOptions};
-use cachalot_nbd::{Export, Exports, Room, serve_connection};
+use cachalot_nbd::{Export, Exports, Room, Tls, serve_connection};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -125,6 +125,7 @@ struct Started {
     gateway: Arc<Gateway>,
     listener: Option<Listener>,
     exports: Exports,
+    tls: Option<Tls>,
     /// Unless the store is only read.
     backend: Option<Arc<dyn cachalot::backend::Backend>>,
     admin: Option<SocketFile>,
@@ -155,8 +156,9 @@ async fn start(
     locks: &mut Vec<WriterLock>,
 ) -> Result<Started, CliError> {
     let config = args.cache.config()?;
+    let tls = args.tls.load()?;
     let headers = headers(args, volumes, locks).await?;
-    let listener = Listener::bind(&args.listen, args.insecure).await?;
+    let listener = Listener::bind(&args.listen, args.insecure || tls.is_some()).await?;
     let metrics = match &args.metrics {
         Some(address) => Some(Listener::bind(address, args.insecure).await?),
         None => None,
@@ -194,6 +196,7 @@ async fn start(
         gateway,
         listener: Some(listener),
         exports: served,
+        tls,
         backend: (!args.read_only).then(|| Arc::clone(volumes.backend())),
         admin,
         services,
@@ -284,8 +287,8 @@ async fn run(started: &mut Started, signals: &mut Signals) -> Result<(), CliErro
         return Ok(());
     };
     let gateway = Arc::clone(&started.gateway);
-    let exports = Arc::new(std::mem::take(&mut started.exports));
-    let given_up = accept_until_signal(listener, exports, &gateway, signals).await;
+    let offer = Arc::new((std::mem::take(&mut started.exports), started.tls.take()));
+    let given_up = accept_until_signal(listener, offer, &gateway, signals).await;
     if given_up {
         return Err(drain::give_up(&gateway.cache, "a second signal").await);
     }
@@ -321,7 +324,7 @@ fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), Cl
 /// Serves clients until a signal or an order to end, then answers what is under way. Returns whether a second signal ended that.
 async fn accept_until_signal(
     listener: Listener,
-    exports: Arc<Exports>,
+    offer: Arc<(Exports, Option<Tls>)>,
     gateway: &Arc<Gateway>,
     signals: &mut Signals,
 ) -> bool {
@@ -339,10 +342,12 @@ async fn accept_until_signal(
                 // Closing it says so; there is no such answer in the protocol.
                 Ok(stream) if clients.len() >= CONNECTIONS_MAX => drop(stream),
                 Ok(stream) => {
-                    let (exports, stopped) = (Arc::clone(&exports), stopped.clone());
+                    let (offer, stopped) = (Arc::clone(&offer), stopped.clone());
                     let room = room.clone();
                     clients.spawn(async move {
-                        if let Err(error) = serve_connection(stream, (&exports, &room), None, stopped).await {
+                        let (exports, tls) = &*offer;
+                        let served = serve_connection(stream, (exports, &room), tls.as_ref(), stopped);
+                        if let Err(error) = served.await {
                             note(&format!("a client was dropped: {error}"));
                         }
                     });
