@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use cachalot_nbd::Tls;
 use clap::Args;
@@ -42,6 +43,12 @@ pub(crate) struct ServeArgs {
     /// which is never encrypted, this is needed with certificates too.
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// For how long a client waits for a store that is away, before it is told of an error.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) patience: Duration,
+    /// Have the store fail, delay and go away on purpose, as this seed says, to see what stands on top of it bear that.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) rehearse: Option<u64>,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
     #[command(flatten)]

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::mode::{Change, ModeSwitch};
+use super::patience::Patience;
 use super::timings::{Kind, Timings};
 use crate::ctl::protocol::{Mode, RequestStats};
 
@@ -38,6 +39,8 @@ pub(crate) struct VolumeExport {
     pub(super) is_fixed: bool,
     pub(super) mode: ModeSwitch,
     pub(super) timings: Timings,
+    /// With a store that is away for a while.
+    pub(super) patience: Patience,
 }
 
 /// Why a volume could not be stored.
@@ -173,8 +176,25 @@ impl VolumeExport {
         self.layout.stripe_unit().saturating_mul(PIECES_MAX)
     }
 
+    /// Stores all, as long as it may take.
+    async fn store_patiently(&self) -> Result<(), NbdError> {
+        let stored = self.patience.with(|| self.store_all());
+        Ok(stored.await?)
+    }
+
     async fn sync(&self) -> Result<(), NbdError> {
-        self.backend.sync().await.map_err(|error| of_store(&error))
+        let synced = self.patience.with(|| self.backend.sync());
+        synced.await.map_err(|error| of_store(&error))
+    }
+
+    async fn flush_range(&self, offset: u64, len: u64) -> Result<(), NbdError> {
+        let flushed = self.patience.with(|| self.set.flush_range(offset, len));
+        flushed.await.map(drop).map_err(of_cache)
+    }
+
+    async fn drop_range(&self, offset: u64, len: u64) -> Result<(), NbdError> {
+        let dropped = self.patience.with(|| self.set.discard_range(offset, len));
+        dropped.await.map_err(of_cache)
     }
 
     /// Makes a range zeros in the store. Nothing of it is in the cache then: what a read brought in meanwhile is
@@ -183,17 +203,19 @@ impl VolumeExport {
         let (mut at, end) = (offset, offset + len);
         while at < end {
             let step = (end - at).min(self.step_bytes());
-            self.set.discard_range(at, step).await.map_err(of_cache)?;
+            self.drop_range(at, step).await?;
             let dropped = stream::iter(self.pieces(at, step)?)
                 .map(async |piece| {
                     let (object, range) = piece?;
-                    let dropped = self.backend.discard(object, range).await;
-                    dropped.map_err(|error| of_store(&error))
+                    let dropped = self
+                        .patience
+                        .with(|| self.backend.discard(object.clone(), range));
+                    dropped.await.map_err(|error| of_store(&error))
                 })
                 .buffer_unordered(CALLS_IN_FLIGHT)
                 .try_collect::<()>();
             dropped.await?;
-            self.set.discard_range(at, step).await.map_err(of_cache)?;
+            self.drop_range(at, step).await?;
             at += step;
         }
         Ok(())
@@ -217,8 +239,7 @@ impl VolumeExport {
         let len = data.len() as u64;
         self.set.write_at(offset, data).await.map_err(of_cache)?;
         if self.mode.now() == Mode::Writethrough {
-            let flushed = self.set.flush_range(offset, len).await;
-            flushed.map_err(of_cache)?;
+            self.flush_range(offset, len).await?;
         }
         Ok(())
     }
@@ -228,8 +249,7 @@ impl VolumeExport {
         let len = data.len() as u64;
         self.write_through(offset, data).await?;
         if durable {
-            let flushed = self.set.flush_range(offset, len).await;
-            flushed.map_err(of_cache)?;
+            self.flush_range(offset, len).await?;
             self.sync().await?;
         }
         Ok(())
@@ -252,12 +272,12 @@ impl VolumeExport {
     async fn statuses(&self, offset: u64, len: u64) -> Result<Vec<Status>, NbdError> {
         let len = len.min(self.step_bytes());
         // What is only in the cache is nothing that the store could tell of.
-        let flushed = self.set.flush_range(offset, len).await;
-        flushed.map_err(of_cache)?;
+        self.flush_range(offset, len).await?;
         let mut told = stream::iter(self.pieces(offset, len)?)
             .map(async |piece| {
                 let (object, range) = piece?;
-                match self.backend.stat(object).await {
+                let stat = self.patience.with(|| self.backend.stat(object.clone()));
+                match stat.await {
                     Ok(stat) => Ok((range, stat.size_bytes)),
                     Err(BackendError::NotFound) => Ok((range, 0)),
                     Err(error) => Err(of_store(&error)),
@@ -280,7 +300,8 @@ impl VolumeExport {
     }
 
     async fn read_now(&self, offset: u64, len: u64) -> Result<Pieces, NbdError> {
-        let read = self.set.read_at(offset, len).await.map_err(of_cache)?;
+        let read = self.patience.with(|| self.set.read_at(offset, len));
+        let read = read.await.map_err(of_cache)?;
         let pieces = read.pieces().iter().cloned();
         Ok(pieces.map(Piece::into_bytes).collect())
     }
@@ -316,7 +337,7 @@ impl Export for VolumeExport {
 
     fn flush(&self) -> BoxFuture<'_, Result<(), NbdError>> {
         let timed = self.timings.start(Kind::Flush);
-        async move { Ok(timed.end(self.store_all().await)?) }.boxed()
+        async move { timed.end(self.store_patiently().await) }.boxed()
     }
 
     fn trim(&self, offset: u64, len: u64) -> BoxFuture<'_, Result<(), NbdError>> {
@@ -341,9 +362,9 @@ impl Export for VolumeExport {
 #[cfg(test)]
 mod tests {
     use cachalot::backend::{OperationKind, StoreCondition};
-    use futures::poll;
+    use futures::{TryFutureExt, poll};
 
-    use super::super::tests::{Rig, SIZE, data, rig, rig_of};
+    use super::super::tests::{Rig, SIZE, data, patient_rig, rig, rig_of};
     use super::*;
 
     async fn dirtied() -> Rig {
@@ -403,6 +424,30 @@ mod tests {
         let rig = dirtied().await;
         assert_eq!(rig.syncs(), 0);
         assert_eq!(rig.counted.operations().writes.operations, 0);
+    }
+
+    #[tokio::test]
+    async fn clients_wait_for_a_store_that_is_away() {
+        let rig = patient_rig().await;
+        rig.disk.write(0, data(1), false).await.unwrap();
+        let work: [BoxFuture<'_, Result<(), NbdError>>; 5] = [
+            rig.disk.read(32 << 20, 4096).map_ok(drop).boxed(),
+            rig.disk.flush(),
+            rig.disk.write(4096, data(2), true),
+            rig.disk.trim(16 << 20, 4096),
+            rig.disk.status(40 << 20, 4096).map_ok(drop).boxed(),
+        ];
+        for mut asked in work {
+            rig.control.set_condition(StoreCondition::Down);
+            let before = rig.control.counts().refused;
+            // Refused more than once, and the client was told nothing.
+            while rig.control.counts().refused < before + 3 {
+                assert!(poll!(asked.as_mut()).is_pending());
+                tokio::task::yield_now().await;
+            }
+            rig.control.set_condition(StoreCondition::Up);
+            asked.await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ mod http;
 mod listener;
 mod metrics;
 mod mode;
+mod patience;
+mod rehearsal;
 mod timings;
 
 #[cfg(test)]
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cachalot::backend::WriterLock;
+use cachalot::backend::{Backend, WriterLock};
 use cachalot::{Cache, SetOptions};
 use cachalot_nbd::{Export, Exports, Room, Tls, serve_connection};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,6 +38,7 @@ use self::export::VolumeExport;
 use self::gateway::{Gateway, Stage};
 use self::listener::Listener;
 use self::mode::ModeSwitch;
+use self::patience::Patience;
 use self::timings::Timings;
 use crate::ctl::progress_line;
 use crate::ctl::protocol::Mode;
@@ -127,7 +130,7 @@ struct Started {
     exports: Exports,
     tls: Option<Tls>,
     /// Unless the store is only read.
-    backend: Option<Arc<dyn cachalot::backend::Backend>>,
+    backend: Option<Arc<dyn Backend>>,
     admin: Option<SocketFile>,
     /// What serves the operator.
     services: JoinSet<()>,
@@ -164,13 +167,22 @@ async fn start(
         None => None,
     };
     let admin = bind_admin(args).await?;
-    let cache = Cache::builder(Arc::clone(volumes.backend()))
+    let mut services = JoinSet::new();
+    let backend = match args.rehearse {
+        Some(seed) => {
+            let (store, control) = rehearsal::over(Arc::clone(volumes.backend()), seed);
+            services.spawn(rehearsal::come_and_go(control));
+            store
+        }
+        None => Arc::clone(volumes.backend()),
+    };
+    let cache = Cache::builder(Arc::clone(&backend))
         .config(config.clone())
         .start()
         .map_err(CliError::cache("start the cache"))?;
     let mut exports = BTreeMap::new();
     for (name, header) in &headers {
-        let export = export(args, volumes, &cache, (name, header)).await?;
+        let export = export(args, &backend, &cache, (name, header)).await?;
         exports.insert(name.to_string(), Arc::new(export));
         let size = human_bytes(header.size_bytes);
         note(&format!("serving {name}, {size}, at {}", args.listen));
@@ -181,7 +193,6 @@ async fn start(
     });
     let served = served.collect();
     let gateway = Arc::new(Gateway::new(cache, config, exports));
-    let mut services = JoinSet::new();
     if let Some(listener) = metrics {
         note(&format!("numbers at {}", listener.address()));
         let numbers = http::answer_all(listener, Arc::clone(&gateway), args.insecure);
@@ -197,7 +208,7 @@ async fn start(
         listener: Some(listener),
         exports: served,
         tls,
-        backend: (!args.read_only).then(|| Arc::clone(volumes.backend())),
+        backend: (!args.read_only).then_some(backend),
         admin,
         services,
     })
@@ -230,7 +241,7 @@ async fn headers(
 
 async fn export(
     args: &ServeArgs,
-    volumes: &Volumes,
+    backend: &Arc<dyn Backend>,
     cache: &Cache,
     (name, header): (&VolumeName, &Header),
 ) -> Result<VolumeExport, CliError> {
@@ -249,13 +260,14 @@ async fn export(
     };
     Ok(VolumeExport {
         set,
-        backend: Arc::clone(volumes.backend()),
+        backend: Arc::clone(backend),
         name: name.to_string(),
         layout: header.layout,
         size_bytes: header.size_bytes,
         is_fixed: args.read_only,
         mode: ModeSwitch::new(mode),
         timings: Timings::default(),
+        patience: Patience(args.patience),
     })
 }
 

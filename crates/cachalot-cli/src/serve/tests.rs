@@ -32,6 +32,15 @@ pub(super) async fn rig() -> Rig {
 }
 
 pub(super) async fn rig_of(layout: cachalot::Layout) -> Rig {
+    rig_with(layout, Duration::ZERO).await
+}
+
+/// A server that lets clients wait for a store that is away.
+pub(super) async fn patient_rig() -> Rig {
+    rig_with(cachalot::Layout::default(), LONG).await
+}
+
+async fn rig_with(layout: cachalot::Layout, patience: Duration) -> Rig {
     let faulty = FaultyBackend::new(Arc::new(MemoryBackend::new()), 1);
     let control = faulty.control();
     let counted = Arc::new(CountingBackend::new(Arc::new(faulty)));
@@ -59,6 +68,7 @@ pub(super) async fn rig_of(layout: cachalot::Layout) -> Rig {
         is_fixed: false,
         mode: ModeSwitch::new(Mode::Writeback),
         timings: Timings::default(),
+        patience: Patience(patience),
     });
     let volumes = BTreeMap::from([("disk".to_owned(), Arc::clone(&disk))]);
     Rig {
