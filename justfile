@@ -62,6 +62,10 @@ s3 *name:
 nbd-clients:
     scripts/nbd-clients.sh
 
+# The gateway's page in a browser without a screen.
+page:
+    scripts/page.sh
+
 # Every benchmark runs once.
 benches:
     scripts/benches.sh

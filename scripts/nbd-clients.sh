@@ -120,6 +120,44 @@ fio_job sequential --rw=write --bs=128k --iodepth=8
 fio_job mixed --rw=randrw --bsrange=512-64k --blockalign=512 --iodepth=16
 fio_job jobs --rw=randwrite --bs=4k --iodepth=8 --numjobs=4 --offset_increment=16m --fsync=64
 
+echo "--- an operator beside them"
+ctl() {
+    "$cachalot" ctl --socket "$socket.ctl" "$@"
+}
+dirty() {
+    ctl --json stats | "$python" -c 'import json, sys; print(json.load(sys.stdin)["volumes"][0]["gauges"]["dirty_bytes"])'
+}
+ctl stats | grep -q 'write_back_bytes'
+ctl flush
+[ "$(dirty)" = 0 ]
+ctl limits --dirty 4MiB --dirty-age 1s | grep -q '4.0 MiB'
+# Switched to and fro while fio writes and reads back; it sees no error, but for writes to what is read-only.
+fio_job switched --rw=randwrite --bs=4k --iodepth=16 --numjobs=2 --offset_increment=16m --loops=4 &
+fio=$!
+switches=0
+while kill -0 "$fio" 2>/dev/null; do
+    ctl mode writethrough | grep -q 'disk: writethrough'
+    ctl mode writeback >/dev/null
+    ctl release >/dev/null
+    switches=$((switches + 2))
+done
+wait "$fio"
+[ "$switches" -ge 2 ]
+echo "$switches switches under load"
+ctl mode read-only >/dev/null
+[ "$(dirty)" = 0 ]
+if qemu-io -f raw -c 'write 0 4k' "$uri" >"$place/io" 2>&1 && ! grep -qiE 'read-only|not permitted' "$place/io"; then
+    echo "a read-only volume was written" >&2
+    exit 1
+fi
+nbdinfo --is readonly "$uri"
+ctl mode writeback --volume disk >/dev/null
+nbdinfo --can write "$uri"
+if ctl flush --volume other 2>/dev/null; then
+    echo "a volume that is not there was flushed" >&2
+    exit 1
+fi
+
 echo "--- a crowd, garbage, and clients that do not read"
 "$python" - "$socket" "$uri" <<'PYTHON'
 import os, socket, struct, sys, nbd
@@ -175,7 +213,9 @@ grep VmHWM "/proc/$server/status"
 
 echo "--- the gateway ends, and the volume is what it showed"
 nbdcopy "$uri" "$place/shown"
-stop
+ctl drain | grep -q 'all is stored'
+wait "$server"
+server=
 [ ! -e "$socket" ]
 "$cachalot" export --quiet "$store" disk "$place/exported"
 cmp "$place/shown" "$place/exported"

@@ -7,6 +7,7 @@ mod tables;
 pub(crate) use tables::progress as progress_line;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -19,6 +20,8 @@ use crate::serve::default_admin_path;
 
 /// No answer is longer.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
+/// How long a server may take to be gone once it has said that it ends.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// Runs `cachalot ctl`.
 pub(crate) async fn ctl(args: CtlArgs) -> Result<(), CliError> {
@@ -46,6 +49,14 @@ pub(crate) async fn ctl(args: CtlArgs) -> Result<(), CliError> {
             )));
         }
         let answer = serde_json::from_slice(&line).map_err(not_said)?;
+        if ends_the_server(&answer) {
+            let mut nowhere = tokio::io::sink();
+            let rest = tokio::io::copy(&mut input, &mut nowhere);
+            tokio::time::timeout(END_MAX, rest)
+                .await
+                .map(drop)
+                .unwrap_or_default();
+        }
         if let Answer::Failed(error) = answer {
             return Err(ControlError::new(error.kind, one_line(&error.message)).into());
         }
@@ -59,6 +70,21 @@ pub(crate) async fn ctl(args: CtlArgs) -> Result<(), CliError> {
         if !matches!(answer, Answer::Draining(_)) {
             return Ok(());
         }
+    }
+}
+
+/// Whether the server's process is about to end, and the connection with it.
+fn ends_the_server(answer: &Answer) -> bool {
+    match answer {
+        Answer::Failed(error) => error.kind == ErrorKind::Lost,
+        Answer::Drained {} => true,
+        Answer::Stats(_)
+        | Answer::Dump { .. }
+        | Answer::Flushed { .. }
+        | Answer::Limits(_)
+        | Answer::Draining(_)
+        | Answer::Released { .. }
+        | Answer::Modes { .. } => false,
     }
 }
 

@@ -138,7 +138,13 @@ impl Connection {
                     return;
                 }
             };
-            if self.answer(request, &gateway).await.is_err() {
+            if request == (Request::Drain {}) {
+                // Whoever asked may have gone: the server ends all the same.
+                return self.watch_the_end(&gateway).await.unwrap_or(());
+            }
+            let answer = perform(request, &gateway).await;
+            let said = self.say(&answer.unwrap_or_else(Answer::Failed)).await;
+            if said.is_err() {
                 return;
             }
         }
@@ -191,31 +197,26 @@ impl Connection {
         Ok(())
     }
 
-    async fn answer(&mut self, request: Request, gateway: &Gateway) -> Result<(), Gone> {
-        if request == (Request::Drain {}) {
-            return self.watch_the_end(gateway).await;
-        }
-        let answer = perform(request, gateway).await;
-        self.say(&answer.unwrap_or_else(Answer::Failed)).await
-    }
-
-    /// Has the server end, and tells how far it is until it has.
-    async fn watch_the_end(&mut self, gateway: &Gateway) -> Result<(), Gone> {
+    /// Has the server end, and tells how far it is until it has. The connection then ends with the process, so that
+    /// whoever waits for that can start another server on the same store.
+    async fn watch_the_end(mut self, gateway: &Gateway) -> Result<(), Gone> {
         let mut stage = gateway.stage.subscribe();
         gateway.ask_to_end();
-        loop {
+        let last = loop {
             let now = stage.borrow_and_update().clone();
             match now {
                 Stage::Serving | Stage::Ending => {}
                 Stage::Draining(progress) => self.say(&Answer::Draining(progress)).await?,
-                Stage::Drained => return self.say(&Answer::Drained {}).await,
+                Stage::Drained => break Answer::Drained {},
                 Stage::Lost(reason) => {
-                    let error = ControlError::new(ErrorKind::Lost, reason);
-                    return self.say(&Answer::Failed(error)).await;
+                    break Answer::Failed(ControlError::new(ErrorKind::Lost, reason));
                 }
             }
             stage.changed().await.map_err(|_ended| Gone)?;
-        }
+        };
+        self.say(&last).await?;
+        std::mem::forget(self);
+        Ok(())
     }
 }
 

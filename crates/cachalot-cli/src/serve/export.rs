@@ -381,22 +381,20 @@ mod tests {
         let gate = rig.control.gate();
         gate.hold_all();
         let mut flush = rig.disk.flush();
-        assert!(poll!(flush.as_mut()).is_pending());
-        gate.wait_held(2).await;
+        futures::select! {
+            flushed = flush.as_mut().fuse() => panic!("answered before it was stored: {flushed:?}"),
+            held = gate.wait_held(2).fuse() => assert_eq!(held.len(), 2),
+        }
         assert_eq!(rig.syncs(), 0);
         gate.hold_kind(OperationKind::Sync);
         gate.release_all();
-        let (held, flushed) = futures::join!(
-            async {
-                let held = gate.wait_held(1).await;
-                assert_eq!(rig.dirty(), 0);
-                gate.open();
-                held
-            },
-            flush
-        );
-        flushed.unwrap();
-        assert_eq!((held.len(), rig.syncs()), (1, 1));
+        futures::select! {
+            flushed = flush.as_mut().fuse() => panic!("answered before the sync: {flushed:?}"),
+            held = gate.wait_held(1).fuse() => assert_eq!(held.len(), 1),
+        }
+        assert_eq!((rig.dirty(), rig.syncs()), (0, 1));
+        gate.open();
+        flush.await.unwrap();
     }
 
     #[tokio::test]

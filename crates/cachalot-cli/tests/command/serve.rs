@@ -73,6 +73,12 @@ fn a_server_is_asked_told_and_drained() {
     assert!(ctl(&["drain"]).contains("all is stored"));
     assert!(server.child.wait().expect("its end").success());
     assert!(!socket.exists() && !place.path("socket.ctl").exists());
+    // The next one can start as soon as the command ends.
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(Server::start(&[&store, "disk", "--listen", &listen]));
+        assert!(ctl(&["drain"]).contains("all is stored"));
+    }
     let nobody = place.path("socket.ctl");
     let refused = fails(&["ctl", "--socket", text(&nobody), "stats"], 1);
     assert!(refused.contains("connect"), "{refused}");
