@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 need fio fio
 need nbdinfo libnbd-bin
 need qemu-img qemu-utils
+need openssl openssl
 # The system's own, for which the package of libnbd is.
 python=/usr/bin/python3
 "$python" -c 'import nbd' 2>/dev/null || need /usr/lib/python3/dist-packages/nbd.py python3-libnbd
@@ -26,7 +27,7 @@ trap cleanup EXIT
 socket="$place/socket"
 uri="nbd+unix:///disk?socket=$socket"
 store="file:$place/store"
-size=$((64 << 20))
+size=$((64 << 20)) port=${CACHALOT_NBD_PORT:-33809}
 
 start() {
     "$cachalot" serve "$store" disk --listen "unix:$socket" --cache 16MiB "$@" 2>>"$place/log" &
@@ -241,31 +242,37 @@ if grep -iE 'fail|error' "$place/io"; then
 fi
 stop
 
-if [ -e /dev/fuse ] && command -v nbdfuse >/dev/null && command -v mkfs.ext4 >/dev/null && [ "$(id -u)" -eq 0 ] \
-    && [ -e /dev/loop-control ]; then
-    echo "--- a file system on it"
-    start
-    touch "$place/disk"
-    mkdir "$place/mnt"
-    nbdfuse "$place/disk" "$uri" &
-    fuse=$!
-    for _ in $(seq 100); do
-        [ "$(stat --format=%s "$place/disk")" = "$size" ] && break
-        read -r -t 0.05 <> <(:) || true
-    done
-    mkfs.ext4 -q -F "$place/disk"
-    if mount -o loop "$place/disk" "$place/mnt" 2>"$place/io"; then
-        cp "$cachalot" "$place/mnt/program" 2>/dev/null || head --bytes=8M /dev/urandom >"$place/mnt/program"
-        sync
-        umount "$place/mnt"
-    else
-        echo "SKIPPED: no loop mount here: $(cat "$place/io")" >&2
+echo "--- encrypted, and only for those with a certificate"
+# An authority, and a certificate for the server and for a client.
+mkdir "$place/pki" "$place/pki/nobody"
+new_key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+openssl req -x509 "${new_key[@]}" -days 2 -subj /CN=authority -keyout "$place/ca-key.pem" -out "$place/pki/ca-cert.pem" 2>/dev/null
+cp "$place/pki/ca-cert.pem" "$place/pki/nobody/"
+for who in server client; do
+    openssl req "${new_key[@]}" -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+        -keyout "$place/pki/$who-key.pem" -out "$place/request" 2>/dev/null
+    openssl x509 -req -in "$place/request" -CA "$place/pki/ca-cert.pem" -CAkey "$place/ca-key.pem" -days 2 \
+        -copy_extensions copy -out "$place/pki/$who-cert.pem" 2>/dev/null
+done
+"$cachalot" serve "$store" disk --cache 16MiB --listen "127.0.0.1:$port" --admin none --tls-certificate "$place/pki/server-cert.pem" \
+    --tls-key "$place/pki/server-key.pem" --tls-clients "$place/pki/ca-cert.pem" 2>>"$place/log" &
+server=$!
+encrypted="nbds://localhost:$port/disk?tls-certificates=$place/pki"
+for _ in $(seq 200); do
+    ! nbdinfo --size "$encrypted" >/dev/null 2>&1 || break
+    kill -0 "$server"
+    read -r -t 0.05 <> <(:) || true
+done
+nbdinfo "$encrypted" | grep -q 'with TLS'
+nbdcopy --flush "$place/original" "$encrypted"
+nbdcopy "$encrypted" "$place/copy"
+cmp "$place/original" "$place/copy"
+for uri_of_stranger in "nbd://localhost:$port/disk" "nbds://localhost:$port/disk?tls-certificates=$place/pki/nobody"; do
+    if nbdinfo --size "$uri_of_stranger" >/dev/null 2>&1; then
+        echo "$uri_of_stranger was let in" >&2
+        exit 1
     fi
-    fsck.ext4 -f -n "$place/disk"
-    fusermount3 -u "$place/disk" 2>/dev/null || umount "$place/disk"
-    wait "$fuse" || true
-    stop
-else
-    echo "SKIPPED: a file system on the gateway: needs root, /dev/fuse, /dev/loop-control, nbdfuse and mkfs.ext4" >&2
-fi
+done
+stop
+
 echo "all clients are content"
