@@ -20,5 +20,9 @@ fn rados_is_a_feature() {
 }
 
 #[cfg(feature = "rados")]
+#[path = "stores/shared.rs"]
+mod shared;
+
+#[cfg(feature = "rados")]
 #[path = "rados/cluster.rs"]
 mod cluster;

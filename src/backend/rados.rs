@@ -25,7 +25,7 @@ use self::error::{at, backend_error};
 use self::helper::on_a_thread;
 use self::lock::{LOCKS, Locks};
 use self::pools::Pools;
-use self::store::{Reading, Writing, c_name};
+use self::store::{Query, Reading, Writing, c_name};
 pub use self::url::RadosUrl;
 use super::{
     Backend, BackendRead, BackendWrite, Capabilities, ListPage, LockError, LockRequest, ObjectStat,
@@ -286,7 +286,12 @@ impl Backend for RadosBackend {
         names_max: usize,
     ) -> BoxFuture<'static, Result<ListPage, BackendError>> {
         let pool = Arc::clone(self.pools.plain());
-        on_a_thread(move || store::list(&pool, &prefix, after.as_ref(), names_max))
+        let query = Query {
+            prefix,
+            after,
+            names_max,
+        };
+        on_a_thread(move || store::list(&pool, query))
     }
 
     /// What the cluster has acknowledged, it keeps: there is nothing to do.

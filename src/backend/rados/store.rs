@@ -4,11 +4,14 @@
 //! an attribute of it, as 16 hexadecimal digits, so that the cluster compares it within the operation itself; librados'
 //! C interface does not offer RADOS' own. Most objects never have it.
 
+use std::collections::BinaryHeap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cachalot_librados::{Compare, Errno, Pending, Pool, Read, When, Write};
+use cachalot_librados::{Compare, Errno, Pending, Pool, Read, ReadAnswer, When, Write};
+use futures::executor::block_on;
+use futures::future::try_join_all;
 
 use super::error::{at, backend_error};
 use crate::backend::{BackendRead, BackendWrite, ListPage, WriteRun};
@@ -74,11 +77,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    fn ask(
-        &self,
-        range: ByteRange,
-        condition: Option<Compare<'_>>,
-    ) -> Pending<cachalot_librados::ReadAnswer> {
+    fn ask(&self, range: ByteRange, condition: Option<Compare<'_>>) -> Pending<ReadAnswer> {
         let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
         let read = Read {
             compare: condition,
@@ -89,7 +88,7 @@ impl Reading {
         self.pool.read(&self.name, &read)
     }
 
-    fn ask_size(&self) -> Pending<cachalot_librados::ReadAnswer> {
+    fn ask_size(&self) -> Pending<ReadAnswer> {
         let read = Read {
             stat: true,
             ..Read::default()
@@ -98,7 +97,7 @@ impl Reading {
     }
 
     /// The read's first request where one is enough for nearly all reads; sent at once.
-    pub(super) fn begin(&self) -> Option<Pending<cachalot_librados::ReadAnswer>> {
+    pub(super) fn begin(&self) -> Option<Pending<ReadAnswer>> {
         let is_plain = self.read.truncation.seq == 0 && self.read.range.len() <= READ_BLINDLY_MAX;
         is_plain.then(|| self.ask(self.read.range, None))
     }
@@ -106,7 +105,7 @@ impl Reading {
     /// All of it.
     pub(super) async fn run(
         self,
-        begun: Option<Pending<cachalot_librados::ReadAnswer>>,
+        begun: Option<Pending<ReadAnswer>>,
     ) -> Result<Bytes, BackendError> {
         if let Some(begun) = begun {
             return begun
@@ -280,22 +279,62 @@ pub(super) async fn discard(
     Err(backend_error("discard", Errno::BUSY))
 }
 
-/// One page of the names in order. The cluster lists in an order of its own, so each page looks at all names.
-pub(super) fn list(
-    pool: &Pool,
-    prefix: &str,
-    after: Option<&ObjectName>,
-    names_max: usize,
-) -> Result<ListPage, BackendError> {
-    let kept_max = names_max.saturating_add(1);
+/// What is asked of a listing.
+pub(super) struct Query {
+    pub(super) prefix: String,
+    pub(super) after: Option<ObjectName>,
+    pub(super) names_max: usize,
+}
+
+/// How many listed objects are looked at together.
+const LOOKS: usize = 256;
+
+/// One page of the names in order. The cluster lists in an order of its own, so each page goes through all names. It
+/// lists removed objects too, for as long as a snapshot holds them, so each name of the page is looked at.
+pub(super) fn list(pool: &Arc<Pool>, mut query: Query) -> Result<ListPage, BackendError> {
+    loop {
+        let mut page = listed(pool, &query)?;
+        query.after = page.names.last().cloned();
+        let mut names = Vec::new();
+        for some in page.names.chunks(LOOKS) {
+            let looks = some.iter().map(|name| exists(pool, name));
+            let there = block_on(try_join_all(looks))?;
+            let pairs = some.iter().zip(there);
+            names.extend(pairs.filter_map(|(name, there)| there.then(|| name.clone())));
+        }
+        if !(names.is_empty() && page.more) {
+            page.names = names;
+            return Ok(page);
+        }
+    }
+}
+
+async fn exists(pool: &Arc<Pool>, name: &ObjectName) -> Result<bool, BackendError> {
+    let look = Read {
+        stat: true,
+        ..Read::default()
+    };
+    match pool.read(&c_name(name)?, &look).await {
+        Ok(_) => Ok(true),
+        Err(Errno::NOT_FOUND) => Ok(false),
+        Err(error) => Err(backend_error("list", error)),
+    }
+}
+
+fn listed(pool: &Pool, query: &Query) -> Result<ListPage, BackendError> {
+    let kept_max = query.names_max.saturating_add(1);
     // The smallest names so far, the largest of them on top.
-    let mut kept = std::collections::BinaryHeap::new();
+    let mut kept = BinaryHeap::new();
     let listed = pool.list(|name| {
+        // What is no text is none of ours.
         let Ok(name) = std::str::from_utf8(name) else {
             return;
         };
-        let is_after = after.is_none_or(|after| after.as_str() < name);
-        if !name.starts_with(prefix) || !is_after {
+        let is_after = query
+            .after
+            .as_ref()
+            .is_none_or(|after| after.as_str() < name);
+        if !name.starts_with(&query.prefix) || !is_after {
             return;
         }
         if kept.len() >= kept_max {
@@ -310,9 +349,9 @@ pub(super) fn list(
         kept.extend(ObjectName::new(name).ok());
     });
     listed.map_err(at("list"))?;
-    let more = kept.len() > names_max;
+    let more = kept.len() > query.names_max;
     let mut names = kept.into_sorted_vec();
-    names.truncate(names_max);
+    names.truncate(query.names_max);
     Ok(ListPage { names, more })
 }
 
