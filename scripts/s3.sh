@@ -7,13 +7,15 @@
 #   CACHALOT_SEED       the seed of the random operations
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# With the features of scripts/rados.sh, so that nothing is built twice.
+features=object-store,rados
 bytes=${CACHALOT_S3_BYTES:-$((1 << 30))} port=${CACHALOT_S3_PORT:-33470} name=${1:-}
 place="$(mktemp -d)"
 trap 'scripts/cluster.sh down "$place/c"; rm -rf "$place"' EXIT
 
-[ -n "$name" ] || cargo test --package cachalot --features object-store --lib object_store
-cargo test --package cachalot --features object-store --test object_store --no-run
-[ -n "$name" ] || cargo build --release --package cachalot-cli --features object-store
+[ -n "$name" ] || cargo test --package cachalot --features "$features" --lib object_store
+cargo test --package cachalot --features "$features" --test object_store --no-run
+[ -n "$name" ] || cargo build --release --package cachalot-cli --features "$features"
 
 scripts/cluster.sh up "$place/c" --port "$((port + 1))" --rgw "$port"
 # shellcheck source=/dev/null
@@ -25,7 +27,7 @@ export CACHALOT_S3_URL="s3://$S3_BUCKET/tests?endpoint=http://127.0.0.1:$port"
 export CACHALOT_CLUSTER="$place/c" CACHALOT_CLUSTER_RGW="$port"
 
 # One at a time: one of them kills the server.
-cargo test --package cachalot --features object-store --test object_store -- --test-threads 1 --nocapture $name
+cargo test --package cachalot --features "$features" --test object_store -- --test-threads 1 --nocapture $name
 [ -z "$name" ] || exit 0
 
 cachalot=target/release/cachalot

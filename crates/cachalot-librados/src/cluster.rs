@@ -189,3 +189,32 @@ impl Handle {
         Some(value.to_string_lossy().into_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without the library the error says which is missing, and with it what else is.
+    #[test]
+    fn what_is_missing_is_an_ordinary_error() {
+        let options = ConnectOptions {
+            conf: Some("/nowhere/ceph.conf".into()),
+            ..ConnectOptions::default()
+        };
+        let error = Cluster::connect(&options).unwrap_err();
+        match &error {
+            ConnectError::Library { .. } => assert!(error.to_string().contains("librados2")),
+            ConnectError::Librados { source, .. } => assert_eq!(*source, Errno::NOT_FOUND),
+            other => panic!("{other}"),
+        }
+        let options = ConnectOptions {
+            id: Some("a\0b".to_owned()),
+            ..ConnectOptions::default()
+        };
+        let error = Cluster::connect(&options).unwrap_err();
+        assert!(matches!(
+            error,
+            ConnectError::Library { .. } | ConnectError::Nul { .. }
+        ));
+    }
+}

@@ -76,3 +76,17 @@ impl ConnectError {
         move |source| Self::Librados { doing, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_answers_are_failures() {
+        assert_eq!(Errno::check(0), Ok(0));
+        assert_eq!(Errno::check(7), Ok(7));
+        assert_eq!(Errno::check(-2), Err(Errno::NOT_FOUND));
+        assert_eq!(Errno::check(c_int::MIN), Err(Errno(i32::MAX)));
+        assert!(Errno(libc::EIO).to_string().contains("os error 5"));
+    }
+}

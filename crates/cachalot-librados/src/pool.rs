@@ -354,3 +354,15 @@ fn split(texts: &[u8], count: usize) -> impl Iterator<Item = CString> {
     let texts = texts.split(|byte| *byte == 0).take(count);
     texts.map(|text| CString::new(text).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_told_apart_by_the_nul_behind_each() {
+        let texts: Vec<CString> = split(b"client.4\0client.5\0\0\0", 2).collect();
+        assert_eq!(texts, [c"client.4".to_owned(), c"client.5".to_owned()]);
+        assert_eq!(split(b"\0\0", 0).count(), 0);
+    }
+}
