@@ -300,7 +300,11 @@ pub(super) fn list(pool: &Arc<Pool>, mut query: Query) -> Result<ListPage, Backe
             let looks = some.iter().map(|name| exists(pool, name));
             let there = block_on(try_join_all(looks))?;
             let pairs = some.iter().zip(there);
-            names.extend(pairs.filter_map(|(name, there)| there.then(|| name.clone())));
+            names.extend(
+                pairs
+                    .filter(|(_, there)| *there)
+                    .map(|(name, _)| name.clone()),
+            );
         }
         if !(names.is_empty() && page.more) {
             page.names = names;
