@@ -18,8 +18,7 @@ trap 'scripts/cluster.sh down "$place/c"; rm -rf "$place"' EXIT
 cargo test --package cachalot --features "$features" --test rados --no-run
 [ -n "$name" ] || cargo build --release --package cachalot-cli --features "$features"
 
-# Placement groups serve again soon after a kill, instead of when the leases of reads before it are over, 16 s later.
-scripts/cluster.sh up "$place/c" --port "$port" --store bluestore -- "osd_pool_default_read_lease_ratio = 0.05"
+scripts/cluster.sh up "$place/c" --port "$port" --store bluestore
 store="rados://cache/tool?conf=$place/c/ceph.conf"
 export CACHALOT_RADOS_URL="rados://cache?conf=$place/c/ceph.conf"
 
