@@ -58,6 +58,10 @@ round-trip:
 s3 *name:
     scripts/s3.sh {{name}}
 
+# RADOS on a Ceph cluster of its own: all tests, or those of a name.
+rados *name:
+    scripts/rados.sh {{name}}
+
 # Clients that were written elsewhere use the gateway.
 nbd-clients:
     scripts/nbd-clients.sh

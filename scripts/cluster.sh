@@ -50,7 +50,13 @@ case $command in
   kill)
     DIR=$(cd "$DIR" && pwd); name=${1:?which one: rgw or osd.0}
     p=$(cat "$DIR/run/$name.pid"); mine "$p" || die "$name is not alive"
-    kill -KILL "$p"; while mine "$p"; do sleep 0.02; done
+    # It is gone when none of its threads is left: only then are its files closed, and their locks free.
+    kill -KILL "$p"
+    while [ -e "/proc/$p" ]; do
+      tasks=("/proc/$p/task/"*)
+      [ ${#tasks[@]} -gt 1 ] || ! grep -q '^State:.*[ZX]' "/proc/$p/status" 2>/dev/null || break
+      sleep 0.02
+    done
     exit 0;;
   up) ;;
   *) die "unknown command $command";;
@@ -107,8 +113,9 @@ if [ -n "$OSDONLY" ]; then
   [ -f "$CONF" ] || die "no cluster in $DIR"
   alive osd.0 && die "osd.0 is alive"
   # 'osd stat' may still say up for the dead one: wait until the new one has booted
-  start_osd; for _ in $(seq 1 300); do
-    timeout 5 ceph daemon "$RUN/osd.0.asok" status 2>/dev/null 9>&- | grep -q '"state": "active"' && break; sleep 0.1; done
+  start_osd; UP=; for _ in $(seq 1 300); do
+    timeout 5 ceph daemon "$RUN/osd.0.asok" status 2>/dev/null 9>&- | grep -q '"state": "active"' && UP=1 && break; sleep 0.1; done
+  [ -n "$UP" ] || die "osd.0 does not come back; see $DIR/log"
   say "osd.0 restarted, pid $(cat "$RUN/osd.0.pid")"; echo "$CONF"; exit 0
 fi
 if alive mon.a && alive osd.0; then

@@ -21,5 +21,9 @@ fn object_stores_are_a_feature() {
 }
 
 #[cfg(feature = "object-store")]
+#[path = "stores/shared.rs"]
+mod shared;
+
+#[cfg(feature = "object-store")]
 #[path = "object_store/server.rs"]
 mod server;

@@ -31,6 +31,8 @@ mod memory;
 #[cfg(feature = "object-store")]
 mod object_store;
 mod operation;
+#[cfg(feature = "rados")]
+mod rados;
 mod throttled;
 
 pub use counting::{CountingBackend, OperationCount, OperationCounts};
@@ -48,6 +50,8 @@ pub use object_store::{
     ObjectStoreRequests, ObjectStoreUrl,
 };
 pub use operation::{Answer, AnswerFuture, Decorator, Operation, OperationKind};
+#[cfg(feature = "rados")]
+pub use rados::{RadosBackend, RadosError, RadosOptions, RadosUrl};
 pub use throttled::{Throttle, ThrottledBackend};
 
 pub use crate::io::{

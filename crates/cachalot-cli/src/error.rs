@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use cachalot::backend::FileStoreError;
 #[cfg(feature = "object-store")]
 use cachalot::backend::ObjectStoreError;
+#[cfg(feature = "rados")]
+use cachalot::backend::RadosError;
 use cachalot::{BackendError, CacheError, ConfigError, RequestError};
 
 use crate::ctl::protocol::{ControlError, ErrorKind};
@@ -39,6 +41,10 @@ pub(crate) enum CliError {
     #[cfg(feature = "object-store")]
     #[error("{0}")]
     OpenObjectStore(#[from] ObjectStoreError),
+    /// A store in a Ceph cluster could not be opened.
+    #[cfg(feature = "rados")]
+    #[error("{0}")]
+    OpenRados(#[from] RadosError),
     /// A call to the store failed.
     #[error("cannot {doing}: {source}{}", store_advice(.source))]
     Store {
@@ -115,6 +121,8 @@ impl CliError {
             Self::OpenObjectStore(ObjectStoreError::UnknownVersion { .. }) => exit_code::DAMAGED,
             #[cfg(feature = "object-store")]
             Self::OpenObjectStore(_) => exit_code::STORE,
+            #[cfg(feature = "rados")]
+            Self::OpenRados(_) => exit_code::STORE,
             Self::Store { source, .. } => backend_exit_code(source),
             Self::Cache { source, .. } => cache_exit_code(source),
             Self::Control(error) => control_exit_code(error.kind),

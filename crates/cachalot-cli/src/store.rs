@@ -9,6 +9,8 @@ use bytes::{Bytes, BytesMut};
 use cachalot::backend::{Backend, BackendRead, BackendWrite, FileBackend, MemoryBackend, WriteRun};
 #[cfg(feature = "object-store")]
 use cachalot::backend::{ObjectStoreOpen, ObjectStoreOptions, ObjectStoreUrl};
+#[cfg(feature = "rados")]
+use cachalot::backend::{RadosOptions, RadosUrl};
 use cachalot::{
     BackendError, ByteRange, Hints, ObjectName, SnapContext, SnapId, Timestamp, Truncation,
 };
@@ -26,14 +28,23 @@ pub(crate) enum StoreUrl {
     /// `s3://BUCKET/PREFIX`, `gs://` or `az://`: blocks in an object store.
     #[cfg(feature = "object-store")]
     ObjectStore(ObjectStoreUrl),
+    /// `rados://POOL/NAMESPACE`: objects in a pool of a Ceph cluster.
+    #[cfg(feature = "rados")]
+    Rados(RadosUrl),
 }
 
 /// The kinds of store, as error messages and `--help` name them.
-#[cfg(not(feature = "object-store"))]
-pub(crate) const STORE_KINDS: &str = "`file:DIR` or `memory:`";
-#[cfg(feature = "object-store")]
-pub(crate) const STORE_KINDS: &str =
-    "`file:DIR`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `memory:`";
+pub(crate) const STORE_KINDS: &str = match (cfg!(feature = "object-store"), cfg!(feature = "rados"))
+{
+    (false, false) => "`file:DIR` or `memory:`",
+    (false, true) => "`file:DIR`, `rados://POOL/NAMESPACE` or `memory:`",
+    (true, false) => {
+        "`file:DIR`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `memory:`"
+    }
+    (true, true) => {
+        "`file:DIR`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `rados://POOL/NAMESPACE` or `memory:`"
+    }
+};
 
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +74,7 @@ impl FromStr for StoreUrl {
                 path => Ok(Self::File(PathBuf::from(path))),
             },
             ("s3" | "gs" | "az", _) => object_store(text),
+            ("rados", _) => rados(text),
             (kind, _) => Err(format!(
                 "there is no kind of store called `{kind}:`: write {STORE_KINDS}"
             )),
@@ -81,6 +93,8 @@ impl fmt::Display for StoreUrl {
             Self::File(path) => write!(f, "file:{}", path.display()),
             #[cfg(feature = "object-store")]
             Self::ObjectStore(url) => url.fmt(f),
+            #[cfg(feature = "rados")]
+            Self::Rados(url) => url.fmt(f),
         }
     }
 }
@@ -106,6 +120,9 @@ impl StoreUrl {
                 };
                 Ok(Arc::new(ObjectStoreOptions::default().open(url, open)?))
             }
+            // Pools are made by whoever runs the cluster, and namespaces need no making.
+            #[cfg(feature = "rados")]
+            Self::Rados(url) => Ok(Arc::new(RadosOptions::default().open(url)?)),
         }
     }
 }
@@ -121,6 +138,19 @@ fn object_store(text: &str) -> Result<StoreUrl, String> {
 fn object_store(text: &str) -> Result<StoreUrl, String> {
     Err(format!(
         "`{text}` is an object store, and this cachalot was built without them: build it with `--features object-store`"
+    ))
+}
+
+#[cfg(feature = "rados")]
+fn rados(text: &str) -> Result<StoreUrl, String> {
+    let url = text.parse::<RadosUrl>();
+    url.map(StoreUrl::Rados).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "rados"))]
+fn rados(text: &str) -> Result<StoreUrl, String> {
+    Err(format!(
+        "`{text}` is in a Ceph cluster, and this cachalot was built without that: build it with `--features rados`"
     ))
 }
 
@@ -254,6 +284,23 @@ mod tests {
     fn without_object_stores_the_error_says_how_to_get_them() {
         let error = "s3://bucket/x".parse::<StoreUrl>().unwrap_err();
         assert!(error.contains("--features object-store"), "{error}");
+    }
+
+    #[cfg(not(feature = "rados"))]
+    #[test]
+    fn without_rados_the_error_says_how_to_get_it() {
+        let error = "rados://pool".parse::<StoreUrl>().unwrap_err();
+        assert!(error.contains("--features rados"), "{error}");
+    }
+
+    #[cfg(feature = "rados")]
+    #[test]
+    fn rados_is_addressed_by_url() {
+        let text = "rados://pool/names?conf=/etc/ceph/ceph.conf&id=cache";
+        let url: StoreUrl = text.parse().unwrap();
+        assert_eq!(url.to_string(), text);
+        let error = "rados://pool?color=red".parse::<StoreUrl>().unwrap_err();
+        assert!(error.contains("there is no color"), "{error}");
     }
 
     #[cfg(feature = "object-store")]
