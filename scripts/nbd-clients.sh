@@ -221,6 +221,25 @@ server=
 "$cachalot" export --quiet "$store" disk "$place/exported"
 cmp "$place/shown" "$place/exported"
 
+echo "--- a second signal gives up, and tells what is lost"
+start --dirty-age 60s
+"$python" - "$uri" <<'PYTHON'
+import os, sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(b"v" * 1048576, 50 << 20)
+# Without the flush of an orderly end.
+os._exit(0)
+PYTHON
+kill -TERM "$server"
+kill -INT "$server"
+if wait "$server"; then
+    echo "the gateway says that all is stored, and it is not" >&2
+    exit 1
+fi
+server=
+tail -n 1 "$place/log" | grep 'given up after a second signal: 1048576 bytes of unsynced data are lost'
+
 echo "--- the gateway is killed after a flush"
 start --dirty-age 60s
 # Killed while the client is there: one that leaves may flush first.

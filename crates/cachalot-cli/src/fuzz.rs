@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 
 /// The targets and their names, which are those of their corpora in `fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("admin_requests", admin_requests),
     ("command_line", cli::fuzz::command_line),
     ("config_file", cli::fuzz::config_file),
     ("nbd_messages", nbd_messages),
@@ -49,6 +50,26 @@ fn store_urls(input: &[u8]) {
     match text.parse::<StoreUrl>() {
         Ok(url) => assert_eq!(url.to_string().parse(), Ok(url)),
         Err(error) => check_line(&one_line(&error)),
+    }
+}
+
+/// What comes over the admin socket is refused in one line, or is a request that reads the same when it is written, and
+/// limits that it asks for are sound or refused.
+fn admin_requests(input: &[u8]) {
+    use crate::ctl::protocol::Request;
+    let request: Request = match serde_json::from_slice(input) {
+        Ok(request) => request,
+        Err(error) => return check_line(&one_line(&error.to_string())),
+    };
+    let line = serde_json::to_string(&request).unwrap();
+    assert!(!line.contains('\n'), "{line}");
+    assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+    if let Request::Limits { change } = request {
+        let config = change.applied_to(&cachalot::CacheConfig::default());
+        if let Ok(limits) = cachalot::Limits::try_from(&config) {
+            assert!(limits.target_dirty_bytes <= limits.max_dirty_bytes);
+            assert!(limits.max_dirty_bytes <= limits.max_bytes);
+        }
     }
 }
 
@@ -77,6 +98,11 @@ fn nbd_messages(input: &[u8]) {
 mod tests {
     use super::TARGETS;
     use super::inputs::run_all;
+
+    #[test]
+    fn what_comes_over_the_admin_socket_is_refused_or_understood() {
+        run_all(TARGETS, "admin_requests", 3000);
+    }
 
     #[test]
     fn any_command_line_is_taken_or_refused_in_one_line() {

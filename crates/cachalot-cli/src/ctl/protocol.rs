@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cachalot::{CacheStats, Counters, Gauges, ObjectListing};
+use bytesize::ByteSize;
+use cachalot::{CacheConfig, CacheStats, Counters, Gauges, ObjectListing};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,6 +88,28 @@ pub(crate) struct LimitsChange {
     pub(crate) target_dirty_bytes: Option<u64>,
     pub(crate) max_dirty_age_millis: Option<u64>,
     pub(crate) writebacks_in_flight: Option<usize>,
+}
+
+impl LimitsChange {
+    /// A configuration with these changes, which need not fit each other.
+    pub(crate) fn applied_to(self, config: &CacheConfig) -> CacheConfig {
+        let dirty = self.max_dirty_bytes;
+        let target = self.target_dirty_bytes.or(dirty.map(|dirty| dirty / 2));
+        let size = |new: Option<u64>, old| new.map_or(old, ByteSize);
+        CacheConfig {
+            max_bytes: size(self.max_bytes, config.max_bytes),
+            max_objects: self.max_objects.unwrap_or(config.max_objects),
+            max_dirty_bytes: size(dirty, config.max_dirty_bytes),
+            target_dirty_bytes: size(target, config.target_dirty_bytes),
+            max_dirty_age: self
+                .max_dirty_age_millis
+                .map_or(config.max_dirty_age, Duration::from_millis),
+            writebacks_in_flight: self
+                .writebacks_in_flight
+                .unwrap_or(config.writebacks_in_flight),
+            ..config.clone()
+        }
+    }
 }
 
 /// An answer.

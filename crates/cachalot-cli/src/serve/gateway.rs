@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use cachalot::{Cache, CacheConfig, CacheError, Clock, SystemClock};
 use futures::future::join_all;
 use tokio::sync::{Mutex, watch};
@@ -180,7 +179,7 @@ impl Gateway {
     pub(super) async fn limits(&self, change: LimitsChange) -> Result<LimitsNow, ControlError> {
         if change != LimitsChange::default() {
             let mut config = self.config.lock().await;
-            let changed = changed(&config, change);
+            let changed = change.applied_to(&config);
             self.cache.set_limits(&changed).await.map_err(of_cache)?;
             *config = changed;
         }
@@ -221,25 +220,6 @@ impl Gateway {
                 })
             });
         join_all(modes).await.into_iter().collect()
-    }
-}
-
-fn changed(config: &CacheConfig, change: LimitsChange) -> CacheConfig {
-    let dirty = change.max_dirty_bytes;
-    let target = change.target_dirty_bytes.or(dirty.map(|dirty| dirty / 2));
-    let size = |new: Option<u64>, old| new.map_or(old, ByteSize);
-    CacheConfig {
-        max_bytes: size(change.max_bytes, config.max_bytes),
-        max_objects: change.max_objects.unwrap_or(config.max_objects),
-        max_dirty_bytes: size(dirty, config.max_dirty_bytes),
-        target_dirty_bytes: size(target, config.target_dirty_bytes),
-        max_dirty_age: change
-            .max_dirty_age_millis
-            .map_or(config.max_dirty_age, Duration::from_millis),
-        writebacks_in_flight: change
-            .writebacks_in_flight
-            .unwrap_or(config.writebacks_in_flight),
-        ..config.clone()
     }
 }
 

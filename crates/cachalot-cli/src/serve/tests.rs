@@ -391,6 +391,8 @@ async fn a_drain_is_asked_for_watched_and_told_to_its_end() {
     stage.send_replace(Stage::Drained);
     assert_eq!(answer(&mut stream).await, Some(Answer::Drained {}));
     assert_eq!(answer(&mut late).await, Some(Answer::Drained {}));
+    // The connection lasts as long as the process.
+    stream.get_mut().write_all(b"\n").await.unwrap();
     stage.send_replace(Stage::Lost("a second signal".to_owned()));
     let mut lost = served.say(b"{\"do\":\"drain\"}\n").await;
     assert_eq!(kind_of(answer(&mut lost).await), ErrorKind::Lost);
