@@ -92,10 +92,9 @@ impl Sector {
             .rposition(|entry| entry.start < answered && entry.end >= floor && is_of(entry.stamp))
     }
 
-    /// Whether each byte is of a write that nothing replaced before `asked`: of writes at the same time one may be
-    /// the later in one object, and another in the next.
-    fn is_mixed_of(&self, number: u32, bytes: &[u8], asked: Tick) -> bool {
-        let floor = self.floor(asked);
+    /// Whether each byte is of something that ended at `floor` or later: of writes at the same time one may be the later
+    /// in one object, and another in the next.
+    fn is_mixed_of(&self, number: u32, bytes: &[u8], floor: Tick) -> bool {
         let live = self.entries.iter().filter(|entry| entry.end >= floor);
         bytes.iter().enumerate().all(|(at, byte)| {
             live.clone()
@@ -410,7 +409,7 @@ impl History {
             let (sector, bytes) = (&self.sectors[number as usize], self.stored(number));
             let is_of = |stamp| pattern::is_of(bytes, stamp, number);
             let is_good = sector.find((asked, OPEN), is_of).is_some()
-                || sector.is_mixed_of(number, bytes, asked);
+                || sector.is_mixed_of(number, bytes, sector.floor(asked));
             if !is_good && !is_in(&loose, number) {
                 return Err(self.explain(
                     "after a flush the store has",
@@ -418,6 +417,33 @@ impl History {
                     bytes,
                     (asked, now),
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the store has what a write put into a part, or something newer. Of what is newer and was read already
+    /// nothing is known as long as it is not acknowledged.
+    pub(crate) fn check_written_through(
+        &self,
+        part: Part,
+        stamp: Stamp,
+        now: Tick,
+    ) -> Result<(), String> {
+        for number in part.numbers() {
+            let (sector, bytes) = (&self.sectors[number as usize], self.stored(number));
+            let written = sector.entries.iter().find(|entry| entry.stamp == stamp);
+            let Some(start) = written.map(|entry| entry.start) else {
+                continue;
+            };
+            let is_good = sector
+                .entries
+                .iter()
+                .any(|entry| entry.end >= start && pattern::is_of(bytes, entry.stamp, number))
+                || sector.is_mixed_of(number, bytes, start);
+            if !is_good && !self.is_loose(number, start, now) {
+                let what = "a write through was acknowledged while the store has";
+                return Err(self.explain(what, number, bytes, (start, now)));
             }
         }
         Ok(())

@@ -353,6 +353,15 @@ impl Oracle {
         Ok(())
     }
 
+    /// Checks that the store has what a write that was just acknowledged put into parts of a set, or something newer.
+    pub(crate) fn check_written_through(&mut self, set: usize, parts: &[Part], stamp: Stamp) {
+        let now = self.tick;
+        for part in parts {
+            let verdict = self.sets[set].check_written_through(*part, stamp, now);
+            self.judge(verdict);
+        }
+    }
+
     /// Checks that the store has all of a set that was acknowledged before `asked`.
     pub(crate) fn check_stored(&mut self, set: usize, part: Option<Part>, asked: Tick) {
         let now = self.tick;

@@ -282,9 +282,8 @@ fn tell(
                 oracle.sets[set].end_write(&extent.parts, *stamp, end);
             }
             // Nobody has flushed: what is acknowledged is stored.
-            let parts = stamped.iter().flat_map(|(extent, _)| &extent.parts);
-            for part in parts.filter(|_| is_through) {
-                oracle.check_stored(set, Some(*part), end + 1);
+            for (extent, stamp) in stamped.iter().filter(|_| is_through) {
+                oracle.check_written_through(set, &extent.parts, *stamp);
             }
             if let Some(tid) = tid {
                 oracle.journal_acknowledged(tid);
