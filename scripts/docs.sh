@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTDOCFLAGS="-D warnings"
-cargo doc --package cachalot --no-deps --document-private-items --all-features
+cargo doc --package cachalot --package cachalot-librados --no-deps --document-private-items --all-features
 cargo doc --package cachalot-cli --no-deps --document-private-items --target-dir target/doc-of-the-command

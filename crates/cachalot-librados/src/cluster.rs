@@ -205,7 +205,7 @@ mod tests {
         match &error {
             ConnectError::Library { .. } => assert!(error.to_string().contains("librados2")),
             ConnectError::Librados { source, .. } => assert_eq!(*source, Errno::NOT_FOUND),
-            other => panic!("{other}"),
+            ConnectError::Nul { .. } | ConnectError::Thread(_) => panic!("{error}"),
         }
         let options = ConnectOptions {
             id: Some("a\0b".to_owned()),
