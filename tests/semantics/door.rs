@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cachalot::backend::{Backend, BackendRead, JournalNotice, MemoryBackend};
 use cachalot::{
-    ByteRange, Cache, CacheConfig, Hints, JournalTid, ObjectExtent, ObjectSet, SetOptions,
+    ByteRange, Cache, CacheConfig, Hints, JournalTid, Layout, ObjectExtent, ObjectSet, SetOptions,
     SnapContext, SnapId, Truncation, WriteRequest,
 };
 use futures::executor::block_on;
@@ -176,6 +176,41 @@ fn a_write_at_the_door_lets_bytes_of_an_older_context_be_stored_first() {
     };
     assert_eq!(read(SnapId::snapshot(1)), [1; 100].as_slice());
     assert_eq!(read(SnapId::HEAD), [2; 100].as_slice());
+    block_on(cache.close()).unwrap();
+    assert_nothing_left(&cache);
+}
+
+/// R-01, W-01
+#[test]
+fn a_hit_over_several_runs_of_an_object_sees_a_write_whole_or_not_at_all() {
+    const UNIT: usize = 4096;
+    let cache = Cache::builder(Arc::new(MemoryBackend::new()))
+        .start()
+        .unwrap();
+    // The file's first and third unit lie beside each other in one object, the second and fourth in another.
+    let layout = Layout::new(UNIT as u64, 2, 1 << 20).unwrap();
+    let options = SetOptions::new("wide").prefix("wide").layout(layout);
+    let set = block_on(cache.open(options)).unwrap();
+    let write = |value: u8| {
+        let data = Bytes::from(vec![value; 4 * UNIT]);
+        block_on(set.write_at(0, data)).unwrap();
+    };
+    write(0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..100_000_u32 {
+                write(round as u8);
+            }
+            is_over.store(true, Ordering::Release);
+        });
+        while !is_over.load(Ordering::Acquire) {
+            let found = block_on(set.read_at(0, 4 * UNIT as u64)).unwrap().to_vec();
+            for (one, other) in [(0, 2), (1, 3)] {
+                assert_eq!(found[one * UNIT], found[other * UNIT], "half of a write");
+            }
+        }
+    });
     block_on(cache.close()).unwrap();
     assert_nothing_left(&cache);
 }
