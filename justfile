@@ -93,3 +93,15 @@ miri *name:
 # The tests notice faults that are put into the code; takes an hour or more.
 faults *options:
     scripts/faults.sh {{options}}
+
+# File systems on the gateway.
+file-systems:
+    scripts/file-systems.sh
+
+# Half an hour of clients over a store that fails.
+soak:
+    scripts/soak.sh
+
+# The gateway beside other servers.
+gateway-speed:
+    scripts/gateway-speed.sh
