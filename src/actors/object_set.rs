@@ -210,7 +210,8 @@ impl ObjectSetActor {
                 self.end(now, op, end);
             }
         }
-        // Others' turn; this goes on right after.
+        // Others' turn; this goes on right after. What has ended is told now: the set may stop at the end of this turn.
+        self.act_on_all(ctx);
         super::tell::tell(&ctx.address(), super::message::Completed);
         has_ended
     }

@@ -1,11 +1,14 @@
 //! Operations on whole sets: looking, dropping, cutting.
 
-use cachalot::backend::{Backend, OperationKind};
+use std::sync::Arc;
+
+use cachalot::backend::{Backend, Capabilities, MemoryBackend, OperationKind};
 use cachalot::{
-    CacheError, Layout, Missing, ObjectExtent, RequestError, SetOptions, SnapId, Truncation,
+    CacheConfig, CacheError, JournalTid, Layout, Missing, ObjectExtent, RequestError, SetOptions,
+    SnapId, SystemClock, Truncation, WriteRequest,
 };
 
-use super::common::{Rig, config, data, name_of, settle, start};
+use super::common::{Rig, config, data, name_of, settle, start, start_here};
 
 const MIB: u64 = 1 << 20;
 
@@ -283,4 +286,34 @@ async fn a_set_may_be_opened_so_that_missing_objects_are_errors() {
         data(1, 10)
     );
     rig.close().await;
+}
+
+/// J-02, L-03
+#[actix::test]
+async fn a_set_that_closes_at_the_end_of_a_long_turn_has_told_all_that_ended_in_it() {
+    // Over a store that answers at once a turn goes through many writebacks, one after the other, and ends somewhere.
+    let capabilities = Capabilities {
+        write_bytes_max: 1,
+        ..Capabilities::default()
+    };
+    for len in 1..=200 {
+        let memory = MemoryBackend::builder().capabilities(capabilities).build();
+        let memory = Arc::new(memory);
+        let config = CacheConfig {
+            writebacks_in_flight: 1,
+            ..config()
+        };
+        let cache = start_here(memory.clone(), Arc::new(SystemClock::new()), config);
+        let set = cache.open(SetOptions::new("long")).await.unwrap();
+        let write = WriteRequest {
+            extents: vec![ObjectExtent::new(0, 0, len).unwrap()],
+            data: data(1, usize::try_from(len).unwrap()),
+            journal_tid: Some(JournalTid(1.try_into().unwrap())),
+            ..WriteRequest::default()
+        };
+        set.write(write).await.unwrap();
+        set.close().await.unwrap();
+        assert_eq!(memory.journal_notices().len() as u64, len);
+        cache.close().await.unwrap();
+    }
 }
