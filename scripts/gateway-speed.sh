@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/need.sh
 . scripts/need.sh
+# shellcheck source=scripts/gateway.sh
+. scripts/gateway.sh
 need fio fio
 need nbdkit nbdkit
 need qemu-nbd qemu-utils
@@ -43,11 +45,7 @@ begin() {
     server=$!
     uri="nbd+unix:///?socket=$place/socket"
     [ "$1" != cachalot ] || uri="nbd+unix:///disk?socket=$place/socket"
-    for _ in $(seq 200); do
-        ! nbdinfo --size "$uri" >/dev/null 2>&1 || break
-        kill -0 "$server"
-        read -r -t 0.05 <> <(:) || true
-    done
+    until_served "$uri" "$server"
     # All of it was read once.
     nbdcopy "$uri" null:
 }

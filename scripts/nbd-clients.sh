@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 . scripts/need.sh
+# shellcheck source=scripts/gateway.sh
+. scripts/gateway.sh
 need fio fio
 need nbdinfo libnbd-bin
 need qemu-img qemu-utils
@@ -277,11 +279,7 @@ done
     --tls-key "$place/pki/server-key.pem" --tls-clients "$place/pki/ca-cert.pem" 2>>"$place/log" &
 server=$!
 encrypted="nbds://localhost:$port/disk?tls-certificates=$place/pki"
-for _ in $(seq 200); do
-    ! nbdinfo --size "$encrypted" >/dev/null 2>&1 || break
-    kill -0 "$server"
-    read -r -t 0.05 <> <(:) || true
-done
+until_served "$encrypted" "$server"
 nbdinfo "$encrypted" | grep -q 'with TLS'
 nbdcopy --flush "$place/original" "$encrypted"
 nbdcopy "$encrypted" "$place/copy"

@@ -11,7 +11,6 @@ bytes=${CACHALOT_RADOS_BYTES:-$((1 << 30))} port=${CACHALOT_RADOS_PORT:-33480} n
 place="$(mktemp -d)"
 trap 'scripts/cluster.sh down "$place/c"; rm -rf "$place"' EXIT
 
-[ -n "$name" ] || cargo test --package cachalot-librados
 [ -n "$name" ] || cargo test --lib rados
 cargo test --test rados --no-run
 [ -n "$name" ] || cargo build --release --package cachalot-cli
@@ -26,18 +25,9 @@ CACHALOT_CLUSTER="$place/c" cargo test --test rados -- \
 [ -z "$name" ] || exit 0
 
 cachalot=target/release/cachalot
-head --bytes="$bytes" /dev/urandom >"$place/original"
-# A hole, and an odd end.
-truncate --size=+8M "$place/original"
-printf 'the end' >>"$place/original"
-started=$EPOCHREALTIME
-took() { awk -v a="$started" -v b="$EPOCHREALTIME" -v n="$bytes" -v w="$1" \
-    'BEGIN { printf "%s: %.1f s, %.0f MiB/s\n", w, b - a, n / 1048576 / (b - a) }'; started=$EPOCHREALTIME; }
-"$cachalot" import --quiet --cache 256MiB "$place/original" "$store" volume
-took import
-"$cachalot" export --quiet --cache 256MiB "$store" volume "$place/back"
-took export
-cmp "$place/original" "$place/back"
+# shellcheck source=scripts/in-and-out.sh
+. scripts/in-and-out.sh
+in_and_out "$cachalot" "$store" volume "$bytes" "$place"
 "$cachalot" volume info "$store" volume
 
 # The end of a process meets librados' threads in good order, every time.

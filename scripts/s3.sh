@@ -29,18 +29,9 @@ cargo test --test object_store -- --test-threads 1 --nocapture $name
 [ -z "$name" ] || exit 0
 
 cachalot=target/release/cachalot
-head --bytes="$bytes" /dev/urandom >"$place/original"
-# A hole, and an odd end.
-truncate --size=+8M "$place/original"
-printf 'the end' >>"$place/original"
-started=$EPOCHREALTIME
-took() { awk -v a="$started" -v b="$EPOCHREALTIME" -v n="$bytes" -v w="$1" \
-    'BEGIN { printf "%s: %.1f s, %.0f MiB/s\n", w, b - a, n / 1048576 / (b - a) }'; started=$EPOCHREALTIME; }
-"$cachalot" import --quiet --cache 256MiB "$place/original" "$store" volume
-took import
-"$cachalot" export --quiet --cache 256MiB "$store" volume "$place/back"
-took export
-cmp "$place/original" "$place/back"
+# shellcheck source=scripts/in-and-out.sh
+. scripts/in-and-out.sh
+in_and_out "$cachalot" "$store" volume "$bytes" "$place"
 "$cachalot" volume info "$store" volume
 
 # While one command may write a volume another is refused, and told by whom.

@@ -9,6 +9,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/need.sh
 . scripts/need.sh
+# shellcheck source=scripts/gateway.sh
+. scripts/gateway.sh
 need fio fio
 need nbdinfo libnbd-bin
 seconds="${CACHALOT_SOAK_SECONDS:-1800}" seed="${CACHALOT_SEED:-$(date +%s)}"
@@ -26,11 +28,7 @@ uri="nbd+unix:///disk?socket=$place/socket"
 "$cachalot" serve "file:$place/store" disk --create --size 512MiB --cache 64MiB --listen "unix:$place/socket" --admin none \
     --patience 60s --rehearse "$seed" 2>"$place/log" &
 server=$!
-for _ in $(seq 200); do
-    ! nbdinfo --size "$uri" >/dev/null 2>&1 || break
-    kill -0 "$server"
-    read -r -t 0.05 <> <(:) || true
-done
+until_served "$uri" "$server"
 
 # Four jobs, each in a quarter of its own. What is written is read back and checked soon after.
 fio_job() {

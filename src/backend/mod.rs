@@ -31,6 +31,8 @@ mod memory;
 #[cfg(feature = "object-store")]
 mod object_store;
 mod operation;
+#[cfg(any(feature = "object-store", feature = "rados"))]
+mod query;
 #[cfg(feature = "rados")]
 mod rados;
 mod throttled;

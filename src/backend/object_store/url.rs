@@ -14,6 +14,7 @@ use bytesize::ByteSize;
 
 use super::error::ObjectStoreError;
 use super::naming::PREFIX_MAX;
+use crate::backend::query::write_query;
 
 /// Whose protocol a store speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -195,14 +196,7 @@ impl fmt::Display for ObjectStoreUrl {
             ("region", &self.region),
             ("block_size", &block_size),
         ];
-        let given = pairs
-            .iter()
-            .filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        for (number, (key, value)) in given.enumerate() {
-            let mark = if number == 0 { '?' } else { '&' };
-            write!(f, "{mark}{key}={value}")?;
-        }
-        Ok(())
+        write_query(f, &pairs)
     }
 }
 

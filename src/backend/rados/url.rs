@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::error::RadosError;
 use super::lock::LOCKS;
+use crate::backend::query::write_query;
 
 /// The address of a store: `rados://POOL[/NAMESPACE]?conf=FILE&id=NAME`.
 ///
@@ -75,14 +76,7 @@ impl fmt::Display for RadosUrl {
         }
         let conf = self.conf.as_ref().map(|path| path.display().to_string());
         let pairs = [("conf", &conf), ("id", &self.id)];
-        let given = pairs
-            .iter()
-            .filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        for (number, (key, value)) in given.enumerate() {
-            let mark = if number == 0 { '?' } else { '&' };
-            write!(f, "{mark}{key}={value}")?;
-        }
-        Ok(())
+        write_query(f, &pairs)
     }
 }
 
