@@ -26,12 +26,14 @@ trap cleanup EXIT
 size=$((256 << 20))
 head --bytes="$size" /dev/urandom >"$place/content"
 
-# What a server is started with: all have the volume's content on the same file system and a cache that holds all of it.
+# What a server is started with: all have the volume's content on the same file system and a cache that holds all of it, also
+# when all of it is dirty: nbdkit's filter writes nothing back before a flush, and the page cache little before half a minute.
 begin() {
     case "$1" in
     cachalot)
         "$cachalot" import --quiet "$place/content" "file:$place/store" disk
-        "$cachalot" serve "file:$place/store" disk --cache 512MiB --listen "unix:$place/socket" 2>"$place/log" &
+        "$cachalot" serve "file:$place/store" disk --cache 512MiB --dirty 400MiB --target-dirty 350MiB \
+            --listen "unix:$place/socket" 2>"$place/log" &
         ;;
     nbdkit)
         cp "$place/content" "$place/image"

@@ -36,6 +36,9 @@ const STALL_TICK: Duration = Duration::from_secs(10);
 const STALL_TICKS_MAX: u32 = 6;
 /// How many bytes are read at once when the next request is looked for.
 const INBOX_BYTES: usize = 32 << 10;
+/// Behind a write of so many bytes only a head is looked for: the next is probably as long, and its data is then read to
+/// where it will stay.
+const LONG_WRITE_BYTES: usize = 16 << 10;
 /// By how much the buffer of a write grows: with what has come, not with what was promised.
 const DATA_STEP_BYTES: usize = 1 << 20;
 /// How many buffers go out with one call to the system.
@@ -144,6 +147,8 @@ pub(crate) struct Connection<'a, S> {
     agreed: &'a Agreed,
     room: &'a Room,
     inbox: BytesMut,
+    /// The last request was a write of at least [`LONG_WRITE_BYTES`].
+    is_after_long_write: bool,
     stage: Stage,
     under_way: FuturesUnordered<BoxFuture<'a, (Answer, Taken)>>,
     outbox: Outbox,
@@ -170,6 +175,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             agreed,
             room,
             inbox: BytesMut::new(),
+            is_after_long_write: false,
             stage: Stage::Head,
             under_way: FuturesUnordered::new(),
             outbox: Outbox::default(),
@@ -237,7 +243,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                 if self.inbox.capacity() - self.inbox.len() < INBOX_BYTES / 2 {
                     self.inbox.reserve(INBOX_BYTES);
                 }
-                pin!(self.stream.read_buf(&mut self.inbox)).poll(cx)
+                let most = if self.is_after_long_write {
+                    wire::REQUEST_BYTES - self.inbox.len().min(wire::REQUEST_BYTES - 1)
+                } else {
+                    usize::MAX
+                };
+                pin!(self.stream.read_buf(&mut (&mut self.inbox).limit(most))).poll(cx)
             }
             Stage::Data(asked, _, data) => {
                 let lacking = asked.data_len() - data.len();
@@ -311,6 +322,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         }
         let refusal = refusal(&request, self.agreed);
         let asked = Asked { request, refusal };
+        self.is_after_long_write = asked.data_len() >= LONG_WRITE_BYTES;
         let len = asked.held_len();
         if len == 0 {
             return Ok(self.enter(asked, None));

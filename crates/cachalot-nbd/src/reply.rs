@@ -119,41 +119,44 @@ fn structured(request: &Request, pieces: Vec<Bytes>) -> Answer {
     let mut out = VecDeque::new();
     let whole = request.has(flag::DF);
     let mut at = request.offset;
+    let end = at + u64::from(request.len);
     let mut run: Vec<Bytes> = Vec::new();
-    for piece in pieces {
+    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
         let is_hole =
             !whole && piece.len() >= HOLE_BYTES_MIN && piece.iter().all(|byte| *byte == 0);
         if !is_hole {
             run.push(piece);
             continue;
         }
-        at = push_data(&mut out, request.cookie, at, &mut run);
+        if !run.is_empty() {
+            at = push_data(&mut out, request.cookie, at, (&mut run, false));
+        }
         let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
         let mut payload = BytesMut::new();
         payload.put_u64(at);
         payload.put_u32(len);
-        let kind = (chunk::OFFSET_HOLE, false);
-        out.push_back(wire::chunk_head(request.cookie, kind, &payload, 0));
         at += u64::from(len);
+        let kind = (chunk::OFFSET_HOLE, at == end);
+        out.push_back(wire::chunk_head(request.cookie, kind, &payload, 0));
     }
-    push_data(&mut out, request.cookie, at, &mut run);
-    out.push_back(wire::chunk_head(
-        request.cookie,
-        (chunk::NONE, true),
-        b"",
-        0,
-    ));
+    if !run.is_empty() {
+        push_data(&mut out, request.cookie, at, (&mut run, true));
+    }
     out
 }
 
-fn push_data(out: &mut Answer, cookie: u64, at: u64, run: &mut Vec<Bytes>) -> u64 {
+/// A chunk of data; with `true` the last chunk of its answer.
+fn push_data(
+    out: &mut Answer,
+    cookie: u64,
+    at: u64,
+    (run, is_last): (&mut Vec<Bytes>, bool),
+) -> u64 {
     let len: usize = run.iter().map(Bytes::len).sum();
-    if len > 0 {
-        let more = u32::try_from(len).unwrap_or(u32::MAX);
-        let kind = (chunk::OFFSET_DATA, false);
-        out.push_back(wire::chunk_head(cookie, kind, &at.to_be_bytes(), more));
-        out.extend(run.drain(..));
-    }
+    let more = u32::try_from(len).unwrap_or(u32::MAX);
+    let kind = (chunk::OFFSET_DATA, is_last);
+    out.push_back(wire::chunk_head(cookie, kind, &at.to_be_bytes(), more));
+    out.extend(run.drain(..));
     at + len as u64
 }
 
@@ -172,4 +175,75 @@ fn status_reply(request: &Request, statuses: &[crate::export::Status]) -> Bytes 
     }
     let kind = (chunk::BLOCK_STATUS, true);
     wire::chunk_head(request.cookie, kind, &payload, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chunk of an answer: its kind, whether it is the last, and how many bytes of the export it stands for.
+    fn chunks_of(flags: u16, pieces: Vec<Bytes>) -> Vec<(u16, bool, usize)> {
+        let len = pieces.iter().map(Bytes::len).sum::<usize>();
+        let request = Request {
+            flags,
+            command: command::READ,
+            cookie: 7,
+            offset: 4096,
+            len: u32::try_from(len).unwrap(),
+        };
+        let mut rest: &[u8] = &structured(&request, pieces)
+            .into_iter()
+            .flatten()
+            .collect::<Vec<u8>>();
+        let (mut found, mut at) = (Vec::new(), request.offset);
+        while let Some((head, behind)) = rest.split_at_checked(20) {
+            let is_last = u16::from_be_bytes(head[4..6].try_into().unwrap()) == 1;
+            let kind = u16::from_be_bytes(head[6..8].try_into().unwrap());
+            let payload = u32::from_be_bytes(head[16..].try_into().unwrap()) as usize;
+            let (payload, behind) = behind.split_at(payload);
+            assert_eq!(payload[..8], at.to_be_bytes());
+            let covered = match kind {
+                chunk::OFFSET_DATA => payload.len() - 8,
+                _ => u32::from_be_bytes(payload[8..].try_into().unwrap()) as usize,
+            };
+            at += covered as u64;
+            found.push((kind, is_last, covered));
+            rest = behind;
+        }
+        found
+    }
+
+    #[test]
+    fn an_answer_ends_with_the_last_of_its_data_or_holes() {
+        let (data, zeros) = (Bytes::from(vec![1; 5000]), Bytes::from(vec![0; 8192]));
+        let nothing = Bytes::new();
+        let (data_kind, hole_kind) = (chunk::OFFSET_DATA, chunk::OFFSET_HOLE);
+        for (pieces, chunks) in [
+            (vec![&data, &nothing, &data], vec![(data_kind, 10_000)]),
+            (vec![&zeros], vec![(hole_kind, 8192)]),
+            (
+                vec![&data, &zeros, &nothing],
+                vec![(data_kind, 5000), (hole_kind, 8192)],
+            ),
+            (
+                vec![&zeros, &data, &zeros, &data],
+                vec![
+                    (hole_kind, 8192),
+                    (data_kind, 5000),
+                    (hole_kind, 8192),
+                    (data_kind, 5000),
+                ],
+            ),
+        ] {
+            let pieces: Vec<Bytes> = pieces.into_iter().cloned().collect();
+            let len = pieces.iter().map(Bytes::len).sum();
+            let last = chunks.len() - 1;
+            let numbered = chunks.into_iter().enumerate();
+            let expected: Vec<_> = numbered
+                .map(|(at, (kind, len))| (kind, at == last, len))
+                .collect();
+            assert_eq!(chunks_of(0, pieces.clone()), expected);
+            assert_eq!(chunks_of(flag::DF, pieces), [(data_kind, true, len)]);
+        }
+    }
 }

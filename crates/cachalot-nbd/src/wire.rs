@@ -287,7 +287,6 @@ pub fn simple_reply(cookie: u64, error: u32) -> Bytes {
 /// Kinds of chunks.
 pub mod chunk {
     #![expect(missing_docs, reason = "the protocol's own names")]
-    pub const NONE: u16 = 0;
     pub const OFFSET_DATA: u16 = 1;
     pub const OFFSET_HOLE: u16 = 2;
     pub const BLOCK_STATUS: u16 = 5;
