@@ -105,3 +105,9 @@ soak:
 # The gateway beside other servers.
 gateway-speed:
     scripts/gateway-speed.sh
+
+# The cache beside librbd, and the gateway beside s3backer.
+rados-speed:
+    scripts/rados-speed.sh
+s3backer-speed:
+    scripts/s3backer-speed.sh

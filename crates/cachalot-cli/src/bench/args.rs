@@ -20,6 +20,8 @@ pub(crate) enum PatternArg {
     Zipf,
     /// All alike.
     Uniform,
+    /// One after the other, by all threads together.
+    Sequential,
 }
 
 /// Which sides the benchmark measures.

@@ -136,6 +136,7 @@ pub(crate) fn workload_of(args: &BenchArgs) -> Result<Workload, CliError> {
         read_share: args.read_share,
         pattern: match args.pattern {
             PatternArg::Uniform => Pattern::Uniform,
+            PatternArg::Sequential => Pattern::Sequential,
             PatternArg::Zipf => Pattern::Zipf {
                 exponent: args.zipf_exponent,
             },

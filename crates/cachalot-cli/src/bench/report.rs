@@ -167,6 +167,7 @@ impl BenchReport {
         let workload = &self.workload;
         let pattern = match workload.pattern {
             Pattern::Uniform => "uniform".to_owned(),
+            Pattern::Sequential => "in order".to_owned(),
             Pattern::Zipf { exponent } => format!("zipf {exponent}"),
         };
         let delay = match self.store_delay_ns {

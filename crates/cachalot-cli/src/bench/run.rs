@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::oneshot;
 
 use super::target::Target;
-use super::workload::{OpKind, Workload};
+use super::workload::{OpKind, Turn, Workload};
 use crate::error::CliError;
 
 /// After how many operations one stream lets the others of its thread go on.
@@ -119,6 +119,7 @@ impl Run {
         let measured_from = clock.now().after(load.warm_up);
         let end = measured_from.after(load.duration);
         let operations = Arc::new(AtomicU64::new(0));
+        let turn = Turn::default();
         let mut threads = Vec::new();
         for number in 0..load.threads {
             let streams = (0..load.in_flight as u64)
@@ -127,6 +128,7 @@ impl Run {
             let worker = Worker {
                 target: target.clone(),
                 workload: workload.clone(),
+                turn: turn.clone(),
                 clock: Arc::clone(&clock),
                 measured_from,
                 end,
@@ -198,6 +200,7 @@ impl Run {
 struct Worker {
     target: Target,
     workload: Workload,
+    turn: Turn,
     clock: Arc<SystemClock>,
     measured_from: Moment,
     end: Moment,
@@ -230,7 +233,7 @@ impl Worker {
         number: u64,
         latencies: &RefCell<Latencies>,
     ) -> Result<(), CliError> {
-        let mut ops = self.workload.stream(number);
+        let mut ops = self.workload.stream(number, &self.turn);
         let mut done = 0;
         loop {
             let op = ops.next_op();

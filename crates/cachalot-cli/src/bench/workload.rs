@@ -1,5 +1,8 @@
 //! What the benchmark does: a description, and the stream of operations that follows from it and a seed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Serialize;
@@ -12,6 +15,8 @@ use super::zipf::Zipf;
 pub(crate) enum Pattern {
     /// All alike.
     Uniform,
+    /// One after the other, from the first block on, and again.
+    Sequential,
     /// A few often, most seldom.
     Zipf {
         /// How steeply the shares fall.
@@ -48,10 +53,31 @@ impl Workload {
         self.blocks_per_set() * self.block_bytes
     }
 
-    /// The operations of one of the concurrent streams.
-    pub(crate) fn stream(&self, number: u64) -> OpStream {
-        OpStream::new(self, number)
+    /// The operations of one of the concurrent streams. Those with one `turn` go through the blocks in order together, where
+    /// that is the pattern.
+    pub(crate) fn stream(&self, number: u64, turn: &Turn) -> OpStream {
+        OpStream::new(self, number, turn)
     }
+}
+
+/// Which block comes next, of all streams that share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn {
+    blocks: Arc<AtomicU64>,
+}
+
+impl Turn {
+    fn next_of(&self, blocks: u64) -> u64 {
+        self.blocks.fetch_add(1, Ordering::Relaxed) % blocks.max(1)
+    }
+}
+
+/// How a stream finds its next block.
+#[derive(Clone, Debug)]
+enum Choice {
+    Uniform,
+    Sequential(Turn),
+    Zipf(Zipf),
 }
 
 /// What an operation does.
@@ -78,7 +104,7 @@ pub(crate) struct Op {
 #[derive(Clone, Debug)]
 pub(crate) struct OpStream {
     random: Xoshiro256PlusPlus,
-    zipf: Option<Zipf>,
+    choice: Choice,
     blocks: u64,
     stride: u64,
     sets: u64,
@@ -87,19 +113,20 @@ pub(crate) struct OpStream {
 }
 
 impl OpStream {
-    fn new(workload: &Workload, number: u64) -> Self {
+    fn new(workload: &Workload, number: u64, turn: &Turn) -> Self {
         let sets = (workload.sets as u64).max(1);
         let blocks = workload.blocks_per_set() * sets;
         let seed = workload
             .seed
             .wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let zipf = match workload.pattern {
-            Pattern::Uniform => None,
-            Pattern::Zipf { exponent } => Some(Zipf::new(blocks, exponent)),
+        let choice = match workload.pattern {
+            Pattern::Uniform => Choice::Uniform,
+            Pattern::Sequential => Choice::Sequential(turn.clone()),
+            Pattern::Zipf { exponent } => Choice::Zipf(Zipf::new(blocks, exponent)),
         };
         Self {
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
-            zipf,
+            choice,
             blocks,
             stride: scattering_stride(blocks),
             sets,
@@ -114,9 +141,10 @@ impl OpStream {
         reason = "a set's number is below a usize"
     )]
     pub(crate) fn next_op(&mut self) -> Op {
-        let block = match &self.zipf {
-            Some(zipf) => scatter(zipf.sample(&mut self.random), self.stride, self.blocks),
-            None => below(&mut self.random, self.blocks),
+        let block = match &self.choice {
+            Choice::Uniform => below(&mut self.random, self.blocks),
+            Choice::Sequential(turn) => turn.next_of(self.blocks),
+            Choice::Zipf(zipf) => scatter(zipf.sample(&mut self.random), self.stride, self.blocks),
         };
         let kind = if unit_interval(&mut self.random) < self.read_share {
             OpKind::Read
@@ -184,8 +212,8 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_operations_and_streams_differ() {
         let workload = workload(Pattern::Zipf { exponent: 0.99 });
-        let (mut a, mut b, mut other) =
-            (workload.stream(1), workload.stream(1), workload.stream(2));
+        let [mut a, mut b, mut other] =
+            [1, 1, 2].map(|number| workload.stream(number, &Turn::default()));
         let ops: Vec<Op> = (0..100).map(|_| a.next_op()).collect();
         assert!(ops.iter().all(|op| *op == b.next_op()));
         assert!(ops.iter().any(|op| *op != other.next_op()));
@@ -195,7 +223,7 @@ mod tests {
     fn operations_stay_inside_their_sets_and_keep_the_read_share() {
         for pattern in [Pattern::Uniform, Pattern::Zipf { exponent: 1.1 }] {
             let workload = workload(pattern);
-            let mut stream = workload.stream(0);
+            let mut stream = workload.stream(0, &Turn::default());
             let mut reads = 0;
             for _ in 0..20_000 {
                 let op = stream.next_op();
@@ -205,6 +233,19 @@ mod tests {
                 reads += u32::from(op.kind == OpKind::Read);
             }
             assert!((13_600..14_400).contains(&reads), "{reads}");
+        }
+    }
+
+    #[test]
+    fn streams_with_one_turn_go_through_all_blocks_in_order() {
+        let workload = workload(Pattern::Sequential);
+        let turn = Turn::default();
+        let mut streams = [0, 1].map(|number| workload.stream(number, &turn));
+        let blocks = workload.blocks_per_set() * 3;
+        for number in 0..2 * blocks {
+            let op = streams[usize::from(number % 5 < 2)].next_op();
+            let block = number % blocks;
+            assert_eq!((op.set as u64, op.offset), (block % 3, block / 3 * 4096));
         }
     }
 

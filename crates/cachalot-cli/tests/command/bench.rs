@@ -110,6 +110,27 @@ fn a_slowed_store_is_slow() {
 }
 
 #[test]
+fn all_streams_together_go_through_the_blocks_in_order() {
+    let in_order = [
+        "--store",
+        "memory:",
+        "--mode",
+        "cache",
+        "--pattern",
+        "sequential",
+        "--read-share",
+        "1",
+        "--threads",
+        "8",
+    ];
+    let report = json(&[&SMALL[..], &in_order].concat());
+    // The cache holds half of the blocks. Streams that each went through all of them would find what the first had read.
+    let hit_ratio = number(&report["cache"]["hit_ratio"]);
+    assert!(hit_ratio < 0.6, "{hit_ratio}");
+    assert_eq!(report["workload"]["pattern"], "sequential");
+}
+
+#[test]
 fn people_get_a_table_bars_and_the_seed() {
     let arguments: Vec<&str> = SMALL.into_iter().filter(|word| *word != "--json").collect();
     let text = ok(&[&arguments[..], &["--store", "memory:"]].concat());

@@ -19,7 +19,7 @@ use super::plan::Plan;
 use super::report::CaseReport;
 use super::rig::Rig;
 use super::timing::{Lap, OPS_AT_ONCE, histogram, nanos, on_threads, thread_cpu};
-use crate::bench::workload::{OpKind, Pattern, Workload};
+use crate::bench::workload::{OpKind, Pattern, Turn, Workload};
 use crate::error::CliError;
 
 const READ_SHARE: f64 = 0.7;
@@ -48,7 +48,7 @@ impl Tape {
             pattern: Pattern::Zipf { exponent: EXPONENT },
             seed: plan.pace.seed,
         };
-        let mut stream = workload.stream(thread as u64);
+        let mut stream = workload.stream(thread as u64, &Turn::default());
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

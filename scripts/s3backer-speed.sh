@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# The gateway over an object store beside s3backer, with the same jobs of fio on one radosgw over a cluster in memory, in
+# turns. Prints a table. Needs root, /dev/fuse, and a machine that does nothing else.
+#
+#   CACHALOT_ROUNDS    how often each is measured; 3 unless set
+#   CACHALOT_SECONDS   how long each job by the clock runs; 5 unless set
+#   CACHALOT_S3_PORT   where radosgw listens; 33510 unless set, and the monitor one above
+#   CACHALOT_JOBS      a pattern of bash for the titles of the jobs that run; all unless set
+#
+# Both have blocks of 64 KiB, room for 128 MiB in memory, at most 96 MiB of it dirty, 5 s until dirty data is stored, up to
+# 64 requests at once, and a volume of 512 MiB of random bytes; each job finds what serves it started anew.
+#
+#   cachalot     fio's own client of network block devices over a Unix socket: no kernel's page cache, no file system.
+#   s3backer     1.5 through FUSE with --directIO and direct=1: no page cache either. libfuse 2 lets the kernel hand on one
+#                asynchronous operation at a time, so depth is threads of fio where the job is random. Its check of MD5 sums
+#                and its pause between writes of a block are off, since radosgw shows what was written; it reads 16 blocks ahead.
+#   page cache   s3backer as it mounts by default, and fio without direct=1: hits, and writes not yet stored, are in the
+#                kernel's memory beside the 128 MiB, without a limit. For what an application sees, not to compare caches.
+#
+# fsync of s3backer 1.5 does nothing. So "all stored" counts the time until the mount, or the gateway, has been told to end
+# and its process is gone, on all sides.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ "$(id -u)" -ne 0 ] || [ ! -e /dev/fuse ]; then
+    echo "s3backer needs root and /dev/fuse" >&2
+    exit 1
+fi
+# shellcheck source=scripts/need.sh
+. scripts/need.sh
+# shellcheck source=scripts/gateway.sh
+. scripts/gateway.sh
+# shellcheck source=scripts/speed.sh
+. scripts/speed.sh
+need fio fio
+need nbdinfo libnbd-bin
+need s3backer s3backer
+cachalot="${CACHALOT:-target/release/cachalot}"
+[ -n "${CACHALOT:-}" ] || cargo build --release --package cachalot-cli
+seconds=${CACHALOT_SECONDS:-5} port=${CACHALOT_S3_PORT:-33510}
+place="$(mktemp -d)"
+server=
+cleanup() {
+    umount --lazy "$place/mnt" 2>/dev/null || true
+    [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
+    scripts/cluster.sh down "$place/c"
+    rm -rf "$place"
+}
+trap cleanup EXIT
+mkdir "$place/mnt"
+scripts/cluster.sh up "$place/c" --port "$((port + 1))" --rgw "$port" >/dev/null
+# shellcheck source=/dev/null
+. "$place/c/s3.env"
+unset AWS_ENDPOINT AWS_ENDPOINT_URL AWS_ALLOW_HTTP
+store="s3://$S3_BUCKET/cachalot?endpoint=http://127.0.0.1:$port&block_size=64KiB"
+uri="nbd+unix:///disk?socket=$place/socket"
+
+# SIDE: what serves the volume begins.
+begin() {
+    local direct=(--directIO -o big_writes)
+    case "$1" in
+    cachalot)
+        "$cachalot" serve "$store" disk --cache 128MiB --dirty 96MiB --dirty-age 5s --writebacks 64 --admin none \
+            --listen "unix:$place/socket" 2>>"$place/log" &
+        server=$!
+        until_served "$uri" "$server"
+        return
+        ;;
+    "page cache") direct=(-o big_writes) ;;
+    esac
+    s3backer -f --quiet --baseURL="http://127.0.0.1:$port/" --accessId="$AWS_ACCESS_KEY_ID" --accessKey="$AWS_SECRET_ACCESS_KEY" \
+        --prefix=s3backer/ --size=512m --blockSize=64k --blockCacheSize=2048 --blockCacheMaxDirty=1536 --blockCacheThreads=64 \
+        --blockCacheWriteDelay=5000 --readAhead=16 --md5CacheSize=0 --md5CacheTime=0 --minWriteDelay=0 "${direct[@]}" \
+        "$S3_BUCKET" "$place/mnt" >>"$place/log" 2>&1 &
+    server=$!
+    until mountpoint --quiet "$place/mnt"; do
+        kill -0 "$server" || { cat "$place/log" >&2 && exit 1; }
+        read -r -t 0.05 <> <(:) || true
+    done
+}
+
+# SIDE: it ends, with everything stored.
+end() {
+    case "$1" in
+    cachalot) kill -TERM "$server" ;;
+    *) umount "$place/mnt" ;;
+    esac
+    wait "$server"
+    server=
+}
+
+# SIDE RW BLOCK DEPTH SIZE OPTION...: runs a job.
+job() {
+    local side=$1 rw=$2 bs=$3 depth=$4 size=$5 target=()
+    shift 5
+    case "$side" in
+    cachalot) target=(--ioengine=nbd --uri="$uri" --iodepth="$depth") ;;
+    *)
+        target=(--filename="$place/mnt/file" --allow_file_create=0 --direct=1)
+        [ "$side" = s3backer ] || target=(--filename="$place/mnt/file" --allow_file_create=0 --direct=0)
+        case "$rw" in
+        rand*) target+=(--ioengine=psync --thread --numjobs="$depth") ;;
+        *) target+=(--ioengine=libaio --iodepth="$depth") ;;
+        esac
+        ;;
+    esac
+    # norandommap: blocks are drawn alike, however many threads draw them.
+    fio --name=job "${target[@]}" --rw="$rw" --bs="$bs" --size="$size" --group_reporting --norandommap --randrepeat=1 \
+        --fallocate=none --output-format=json --output="$place/fio.json" --aux-path="$place" "$@"
+}
+
+# The contents: the same bytes for each.
+head --bytes=512M /dev/urandom >"$place/content"
+"$cachalot" import --quiet "$place/content" "$store" disk
+begin s3backer
+dd if="$place/content" of="$place/mnt/file" bs=1M conv=notrunc oflag=direct status=none
+end s3backer
+rm "$place/content"
+
+# title|rw|block|depth|size|state before|by the clock or once
+jobs=(
+    "4 KiB random reads of 64 MiB, warm|randread|4k|1|64m|warm|clock" "4 KiB random reads of 64 MiB, warm|randread|4k|32|64m|warm|clock"
+    "4 KiB random reads of 512 MiB|randread|4k|1|512m|cold|clock" "4 KiB random reads of 512 MiB|randread|4k|32|512m|cold|clock"
+    "4 KiB random writes of 64 MiB, warm|randwrite|4k|1|64m|warm|clock" "4 KiB random writes of 64 MiB, warm|randwrite|4k|32|64m|warm|clock"
+    "4 KiB random writes of 64 MiB, cold|randwrite|4k|1|64m|cold|clock" "4 KiB random writes of 64 MiB, cold|randwrite|4k|32|64m|cold|clock"
+    "4 KiB random writes of 512 MiB|randwrite|4k|1|512m|cold|clock" "4 KiB random writes of 512 MiB|randwrite|4k|32|512m|cold|clock"
+    "4 KiB, zipf 1.1 over 512 MiB, 70 % reads|randrw|4k|32|512m|cold|clock"
+    "128 KiB sequential writes of 512 MiB|write|128k|8|512m|cold|once"
+    "128 KiB sequential reads of 512 MiB, cold|read|128k|1|512m|cold|once"
+    "128 KiB sequential reads of 512 MiB, cold|read|128k|8|512m|cold|once"
+)
+sides=(cachalot s3backer "page cache")
+for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
+    for row in "${jobs[@]}"; do
+        IFS='|' read -r title rw bs depth size state until <<<"$row"
+        # shellcheck disable=SC2053
+        [[ "$title" == ${CACHALOT_JOBS:-*} ]] || continue
+        options=()
+        [ "$until" = once ] || options+=(--time_based --runtime="$seconds")
+        [ "$rw" != randrw ] || options+=(--rwmixread=70 --random_distribution=zipf:1.1)
+        for side in "${sides[@]}"; do
+            begin "$side"
+            [ "$state" = cold ] || job "$side" read 128k 8 "$size"
+            job "$side" "$rw" "$bs" "$depth" "$size" "${options[@]}"
+            before=$EPOCHREALTIME
+            end "$side"
+            after=$EPOCHREALTIME
+            read -r rate p99 operations ran < <(fio_figures "$place/fio.json")
+            printf '%s\t%s\t%s\t%s\t%s\n' "$title" "$depth" "$side" "$rate" "$p99" >>"$place/results"
+            case "$rw" in *write | randrw)
+                printf '%s, all stored\t%s\t%s\t%s\t-\n' "$title" "$depth" "$side" \
+                    "$(python3 -c 'import sys; n, ran, a, b = map(float, sys.argv[1:]); print(n / (ran + b - a))' \
+                        "$operations" "$ran" "$before" "$after")" >>"$place/results"
+                ;;
+            esac
+            echo "$title, depth $depth, $side: $rate" >&2
+        done
+    done
+    echo "round $round done" >&2
+done
+speed_table "$place/results" "${sides[@]}"
+uptime
