@@ -242,6 +242,71 @@ fi
 server=
 tail -n 1 "$place/log" | grep 'given up after a second signal: 1048576 bytes of unsynced data are lost'
 
+echo "--- several volumes at once"
+# Of different sizes: what is answered for one must not be the other's.
+many="file:$place/many"
+"$cachalot" volume create "$many" small --size 24MiB
+"$cachalot" volume create "$many" large --size 48MiB
+"$cachalot" volume create "$many" still --size 16MiB
+head --bytes="$((16 << 20))" /dev/urandom >"$place/still"
+"$cachalot" serve "$many" small large still --listen "unix:$socket" --cache 16MiB --dirty-age 60s 2>>"$place/log" &
+server=$!
+uri_of() { echo "nbd+unix:///$1?socket=$socket"; }
+until_served "$(uri_of small)" "$server"
+nbdinfo --list --json "nbd+unix://?socket=$socket" | "$python" -c '
+import json, sys
+told = {export["export-name"]: export["export-size"] for export in json.load(sys.stdin)["exports"]}
+assert told == {"small": 24 << 20, "large": 48 << 20, "still": 16 << 20}, told'
+nbdcopy --flush "$place/still" "$(uri_of still)"
+jobs=()
+for volume in small large; do
+    fio --name="$volume" --ioengine=nbd --uri="$(uri_of "$volume")" --size=16m --rw=randwrite --bs=4k --iodepth=16 --verify=crc32c \
+        --verify_fatal=1 --verify_state_save=0 --minimal --aux-path="$place" >"$place/fio-$volume" 2>&1 &
+    jobs+=($!)
+done
+for job in "${jobs[@]}"; do
+    wait "$job" || {
+        cat "$place"/fio-*
+        exit 1
+    }
+done
+# The same place of each, of which only one is written.
+nbdcopy "$(uri_of large)" "$place/large"
+qemu-io -f raw -c 'write -P 0x33 1M 2M' "$(uri_of small)" >/dev/null
+nbdcopy "$(uri_of large)" "$place/copy"
+cmp "$place/large" "$place/copy"
+nbdcopy "$(uri_of still)" "$place/copy"
+cmp "$place/still" "$place/copy"
+nbdcopy "$(uri_of small)" "$place/small"
+# Dirty in two of them when the signal comes: clients that leave without a flush.
+"$cachalot" ctl --socket "$socket.ctl" flush >/dev/null
+"$python" - "$(uri_of small)" "$(uri_of large)" <<'PYTHON'
+import os, sys, nbd
+for fill, uri in zip((b"s", b"l"), sys.argv[1:]):
+    h = nbd.NBD()
+    h.connect_uri(uri)
+    h.pwrite(fill * 1048576, 20 << 20)
+os._exit(0)
+PYTHON
+for fill in small:s large:l; do
+    head --bytes=1048576 /dev/zero | tr '\0' "${fill#*:}" |
+        dd of="$place/${fill%:*}" bs=1M seek=20 conv=notrunc status=none
+done
+"$cachalot" ctl --socket "$socket.ctl" --json stats | "$python" -c '
+import json, sys
+told = {volume["volume"]: volume for volume in json.load(sys.stdin)["volumes"]}
+assert sorted(told) == ["large", "small", "still"], told.keys()
+for name in "small", "large":
+    assert told[name]["gauges"]["dirty_bytes"] >= 1 << 20, name
+    assert told[name]["counters"]["write_bytes"] >= 17 << 20, name
+assert told["still"]["gauges"]["dirty_bytes"] == 0'
+stop
+for volume in small large still; do
+    "$cachalot" export --quiet "$many" "$volume" "$place/exported"
+    cmp "$place/$volume" "$place/exported"
+    rm "$place/exported"
+done
+
 echo "--- the gateway is killed after a flush"
 start --dirty-age 60s
 # Killed while the client is there: one that leaves may flush first.
