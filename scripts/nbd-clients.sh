@@ -23,6 +23,7 @@ cleanup() {
     if [ -n "$server" ]; then
         kill -KILL "$server" 2>/dev/null || true
     fi
+    umount "$place/full" 2>/dev/null || true
     rm -rf "$place"
 }
 trap cleanup EXIT
@@ -306,6 +307,62 @@ for volume in small large still; do
     cmp "$place/$volume" "$place/exported"
     rm "$place/exported"
 done
+
+echo "--- the gateway ends while its store is full"
+full="$place/full"
+mkdir "$full"
+if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=16m none "$full"; then
+    # Starts a gateway with 4 MiB unstored on a store without room, and asks it to end.
+    end_without_room() {
+        : >"$place/full.log"
+        "$cachalot" serve "file:$full/store" disk --create --size 32MiB --listen "unix:$socket" --dirty-age 60s 2>"$place/full.log" &
+        server=$!
+        until_served "$uri" "$server"
+        "$python" - "$uri" "$1" <<'PYTHON'
+import os, sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(sys.argv[2].encode() * (4 << 20), 8 << 20)
+os._exit(0)
+PYTHON
+        # Takes what room there is, to the last byte.
+        dd if=/dev/zero of="$full/balloon" bs=64k status=none 2>/dev/null || true
+        kill -TERM "$server"
+        for _ in $(seq 100); do
+            ! grep -q 'the store failed' "$place/full.log" || return 0
+            kill -0 "$server"
+            read -r -t 0.05 <> <(:) || true
+        done
+        cat "$place/full.log" >&2
+        echo "no line tells of the stall" >&2
+        return 1
+    }
+    end_without_room g
+    # How much is left, how fast it goes, and why it does not.
+    grep -m 1 '4.0 MiB left, .*/s; the store failed: .*the store is full' "$place/full.log"
+    rm "$full/balloon"
+    timeout 10 tail --pid="$server" -f /dev/null
+    wait "$server"
+    server=
+    grep -q 'all is stored' "$place/full.log"
+    "$cachalot" export --quiet "file:$full/store" disk "$place/exported"
+    head --bytes=$((4 << 20)) /dev/zero | tr '\0' g | cmp - <(tail --bytes=+$(((8 << 20) + 1)) "$place/exported" | head --bytes=$((4 << 20)))
+    rm -r "$place/exported" "$full/store"
+    for signal in TERM INT; do
+        end_without_room h
+        kill "-$signal" "$server"
+        if wait "$server"; then
+            echo "the gateway says that all is stored, and the store was full" >&2
+            exit 1
+        fi
+        server=
+        tail -n 1 "$place/full.log" | grep 'given up after a second signal: 4194304 bytes of unsynced data are lost'
+        rm -r "$full/balloon" "$full/store"
+    done
+    umount "$full"
+else
+    echo "SKIPPED: this machine mounts no tmpfs for a store that is full" >&2
+fi
 
 echo "--- the gateway is killed after a flush"
 start --dirty-age 60s
