@@ -22,6 +22,8 @@ server=
 cleanup() {
     if [ -n "$server" ]; then
         kill -KILL "$server" 2>/dev/null || true
+        # What it has open would keep its store mounted.
+        wait "$server" 2>/dev/null || true
     fi
     umount "$place/full" 2>/dev/null || true
     rm -rf "$place"
@@ -157,6 +159,35 @@ fi
 nbdinfo --is readonly "$uri"
 ctl mode writeback --volume disk >/dev/null
 nbdinfo --can write "$uri"
+# What counts is the mode, not the flag that a connection was given when it was made.
+"$python" - "$uri" "$cachalot" "$socket.ctl" <<'PYTHON'
+import subprocess, sys, nbd
+def switch(mode):
+    subprocess.run([sys.argv[2], "ctl", "--socket", sys.argv[3], "mode", mode], check=True, stdout=subprocess.DEVNULL)
+def connected():
+    h = nbd.NBD()
+    h.connect_uri(sys.argv[1])
+    h.set_strict_mode(0)
+    return h
+def refused(h):
+    try:
+        h.pwrite(b"r" * 512, 0)
+    except nbd.Error as error:
+        return error.errnum == 1
+    return False
+before = connected()
+assert not before.is_read_only()
+switch("read-only")
+during = connected()
+assert during.is_read_only() and not before.is_read_only()
+assert refused(before) and refused(during)
+switch("writeback")
+assert during.is_read_only() and not refused(before) and not refused(during)
+after = connected()
+assert not after.is_read_only() and not refused(after)
+for h in (before, during, after):
+    h.shutdown()
+PYTHON
 if ctl flush --volume other 2>/dev/null; then
     echo "a volume that is not there was flushed" >&2
     exit 1
@@ -303,9 +334,8 @@ for name in "small", "large":
 assert told["still"]["gauges"]["dirty_bytes"] == 0'
 stop
 for volume in small large still; do
-    "$cachalot" export --quiet "$many" "$volume" "$place/exported"
-    cmp "$place/$volume" "$place/exported"
-    rm "$place/exported"
+    "$cachalot" export --quiet "$many" "$volume" "$place/$volume.exported"
+    cmp "$place/$volume" "$place/$volume.exported"
 done
 
 echo "--- the gateway ends while its store is full"
@@ -345,9 +375,9 @@ PYTHON
     wait "$server"
     server=
     grep -q 'all is stored' "$place/full.log"
-    "$cachalot" export --quiet "file:$full/store" disk "$place/exported"
-    head --bytes=$((4 << 20)) /dev/zero | tr '\0' g | cmp - <(tail --bytes=+$(((8 << 20) + 1)) "$place/exported" | head --bytes=$((4 << 20)))
-    rm -r "$place/exported" "$full/store"
+    "$cachalot" export --quiet "file:$full/store" disk "$place/full.exported"
+    head --bytes=$((4 << 20)) /dev/zero | tr '\0' g | cmp - <(tail --bytes=+$(((8 << 20) + 1)) "$place/full.exported" | head --bytes=$((4 << 20)))
+    rm -r "$full/store"
     for signal in TERM INT; do
         end_without_room h
         kill "-$signal" "$server"
