@@ -22,7 +22,10 @@ server=
 cleanup() {
     if [ -n "$server" ]; then
         kill -KILL "$server" 2>/dev/null || true
+        # What it has open would keep its store mounted.
+        wait "$server" 2>/dev/null || true
     fi
+    umount "$place/full" 2>/dev/null || true
     rm -rf "$place"
 }
 trap cleanup EXIT
@@ -156,6 +159,35 @@ fi
 nbdinfo --is readonly "$uri"
 ctl mode writeback --volume disk >/dev/null
 nbdinfo --can write "$uri"
+# What counts is the mode, not the flag that a connection was given when it was made.
+"$python" - "$uri" "$cachalot" "$socket.ctl" <<'PYTHON'
+import subprocess, sys, nbd
+def switch(mode):
+    subprocess.run([sys.argv[2], "ctl", "--socket", sys.argv[3], "mode", mode], check=True, stdout=subprocess.DEVNULL)
+def connected():
+    h = nbd.NBD()
+    h.connect_uri(sys.argv[1])
+    h.set_strict_mode(0)
+    return h
+def refused(h):
+    try:
+        h.pwrite(b"r" * 512, 0)
+    except nbd.Error as error:
+        return error.errnum == 1
+    return False
+before = connected()
+assert not before.is_read_only()
+switch("read-only")
+during = connected()
+assert during.is_read_only() and not before.is_read_only()
+assert refused(before) and refused(during)
+switch("writeback")
+assert during.is_read_only() and not refused(before) and not refused(during)
+after = connected()
+assert not after.is_read_only() and not refused(after)
+for h in (before, during, after):
+    h.shutdown()
+PYTHON
 if ctl flush --volume other 2>/dev/null; then
     echo "a volume that is not there was flushed" >&2
     exit 1
@@ -241,6 +273,126 @@ if wait "$server"; then
 fi
 server=
 tail -n 1 "$place/log" | grep 'given up after a second signal: 1048576 bytes of unsynced data are lost'
+
+echo "--- several volumes at once"
+# Of different sizes: what is answered for one must not be the other's.
+many="file:$place/many"
+"$cachalot" volume create "$many" small --size 24MiB
+"$cachalot" volume create "$many" large --size 48MiB
+"$cachalot" volume create "$many" still --size 16MiB
+head --bytes="$((16 << 20))" /dev/urandom >"$place/still"
+"$cachalot" serve "$many" small large still --listen "unix:$socket" --cache 16MiB --dirty-age 60s 2>>"$place/log" &
+server=$!
+uri_of() { echo "nbd+unix:///$1?socket=$socket"; }
+until_served "$(uri_of small)" "$server"
+nbdinfo --list --json "nbd+unix://?socket=$socket" | "$python" -c '
+import json, sys
+told = {export["export-name"]: export["export-size"] for export in json.load(sys.stdin)["exports"]}
+assert told == {"small": 24 << 20, "large": 48 << 20, "still": 16 << 20}, told'
+nbdcopy --flush "$place/still" "$(uri_of still)"
+jobs=()
+for volume in small large; do
+    fio --name="$volume" --ioengine=nbd --uri="$(uri_of "$volume")" --size=16m --rw=randwrite --bs=4k --iodepth=16 --verify=crc32c \
+        --verify_fatal=1 --verify_state_save=0 --minimal --aux-path="$place" >"$place/fio-$volume" 2>&1 &
+    jobs+=($!)
+done
+for job in "${jobs[@]}"; do
+    wait "$job" || {
+        cat "$place"/fio-*
+        exit 1
+    }
+done
+# The same place of each, of which only one is written.
+nbdcopy "$(uri_of large)" "$place/large"
+qemu-io -f raw -c 'write -P 0x33 1M 2M' "$(uri_of small)" >/dev/null
+nbdcopy "$(uri_of large)" "$place/copy"
+cmp "$place/large" "$place/copy"
+nbdcopy "$(uri_of still)" "$place/copy"
+cmp "$place/still" "$place/copy"
+nbdcopy "$(uri_of small)" "$place/small"
+# Dirty in two of them when the signal comes: clients that leave without a flush.
+"$cachalot" ctl --socket "$socket.ctl" flush >/dev/null
+"$python" - "$(uri_of small)" "$(uri_of large)" <<'PYTHON'
+import os, sys, nbd
+for fill, uri in zip((b"s", b"l"), sys.argv[1:]):
+    h = nbd.NBD()
+    h.connect_uri(uri)
+    h.pwrite(fill * 1048576, 20 << 20)
+os._exit(0)
+PYTHON
+for fill in small:s large:l; do
+    head --bytes=1048576 /dev/zero | tr '\0' "${fill#*:}" |
+        dd of="$place/${fill%:*}" bs=1M seek=20 conv=notrunc status=none
+done
+"$cachalot" ctl --socket "$socket.ctl" --json stats | "$python" -c '
+import json, sys
+told = {volume["volume"]: volume for volume in json.load(sys.stdin)["volumes"]}
+assert sorted(told) == ["large", "small", "still"], told.keys()
+for name in "small", "large":
+    assert told[name]["gauges"]["dirty_bytes"] >= 1 << 20, name
+    assert told[name]["counters"]["write_bytes"] >= 17 << 20, name
+assert told["still"]["gauges"]["dirty_bytes"] == 0'
+stop
+for volume in small large still; do
+    "$cachalot" export --quiet "$many" "$volume" "$place/$volume.exported"
+    cmp "$place/$volume" "$place/$volume.exported"
+done
+
+echo "--- the gateway ends while its store is full"
+full="$place/full"
+mkdir "$full"
+if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=16m none "$full"; then
+    # Starts a gateway with 4 MiB unstored on a store without room, and asks it to end.
+    end_without_room() {
+        : >"$place/full.log"
+        "$cachalot" serve "file:$full/store" disk --create --size 32MiB --listen "unix:$socket" --dirty-age 60s 2>"$place/full.log" &
+        server=$!
+        until_served "$uri" "$server"
+        "$python" - "$uri" "$1" <<'PYTHON'
+import os, sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(sys.argv[2].encode() * (4 << 20), 8 << 20)
+os._exit(0)
+PYTHON
+        # Takes what room there is, to the last byte.
+        dd if=/dev/zero of="$full/balloon" bs=64k status=none 2>/dev/null || true
+        kill -TERM "$server"
+        for _ in $(seq 100); do
+            ! grep -q 'the store failed' "$place/full.log" || return 0
+            kill -0 "$server"
+            read -r -t 0.05 <> <(:) || true
+        done
+        cat "$place/full.log" >&2
+        echo "no line tells of the stall" >&2
+        return 1
+    }
+    end_without_room g
+    # How much is left, how fast it goes, and why it does not.
+    grep -m 1 '4.0 MiB left, .*/s; the store failed: .*the store is full' "$place/full.log"
+    rm "$full/balloon"
+    timeout 10 tail --pid="$server" -f /dev/null
+    wait "$server"
+    server=
+    grep -q 'all is stored' "$place/full.log"
+    "$cachalot" export --quiet "file:$full/store" disk "$place/full.exported"
+    head --bytes=$((4 << 20)) /dev/zero | tr '\0' g | cmp - <(tail --bytes=+$(((8 << 20) + 1)) "$place/full.exported" | head --bytes=$((4 << 20)))
+    rm -r "$full/store"
+    for signal in TERM INT; do
+        end_without_room h
+        kill "-$signal" "$server"
+        if wait "$server"; then
+            echo "the gateway says that all is stored, and the store was full" >&2
+            exit 1
+        fi
+        server=
+        tail -n 1 "$place/full.log" | grep 'given up after a second signal: 4194304 bytes of unsynced data are lost'
+        rm -r "$full/balloon" "$full/store"
+    done
+    umount "$full"
+else
+    echo "SKIPPED: this machine mounts no tmpfs for a store that is full" >&2
+fi
 
 echo "--- the gateway is killed after a flush"
 start --dirty-age 60s

@@ -1,6 +1,7 @@
 //! A volume as the gateway exports it: through the cache, safe on the store's disks where the client asks for that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cachalot::backend::Backend;
@@ -25,6 +26,9 @@ const CALLS_IN_FLIGHT: usize = 16;
 const PIECES_MAX: u64 = 1024;
 /// The block size that clients are told to prefer.
 const PREFERRED_BLOCK: u32 = 4096;
+
+/// How long a switch to read-only waits for changes that came before it, until it says that it is not complete.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// A volume.
 #[derive(Debug)]
@@ -83,6 +87,17 @@ pub(super) enum SwitchFailure {
     /// Another switch came before the changes under way had ended.
     #[error("the mode was switched again meanwhile")]
     Overtaken,
+    /// The mode holds, but changes from before it have not ended.
+    #[error(
+        "the mode is switched, but {changes} writes from before still wait for the store{}; ask again when it is back",
+        .reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
+    )]
+    Waiting {
+        /// How many.
+        changes: usize,
+        /// What the store said last, where it failed.
+        reason: Option<String>,
+    },
     /// The mode holds, but what was dirty before is not stored yet.
     #[error("the mode is switched, but what was written before is not stored yet: {0}")]
     Store(#[from] StoreFailure),
@@ -132,19 +147,36 @@ impl VolumeExport {
     }
 
     /// Switches the mode. When this resolves, what was answered in another mode before is stored, and in read-only
-    /// mode nothing changes any more. The mode holds from the start, whatever comes of the rest.
+    /// mode nothing changes any more. The mode holds from the start, whatever comes of the rest. Changes that wait for a
+    /// store that is down are not waited for: they can't be called back, so the switch says that they are there.
     pub(super) async fn switch(&self, mode: Mode) -> Result<(), SwitchFailure> {
         if self.is_fixed && mode != Mode::ReadOnly {
             return Err(SwitchFailure::Fixed);
         }
         self.mode.set(mode);
-        if mode == Mode::ReadOnly && !self.mode.settled().await {
-            return Err(SwitchFailure::Overtaken);
+        if mode == Mode::ReadOnly {
+            match tokio::time::timeout(SETTLE_MAX, self.mode.settled()).await {
+                Ok(true) => {}
+                Ok(false) => return Err(SwitchFailure::Overtaken),
+                Err(_late) => return Err(self.waiting().await),
+            }
         }
         if mode != Mode::Writeback {
             self.store_all().await?;
         }
         Ok(())
+    }
+
+    /// What a switch waits for.
+    async fn waiting(&self) -> SwitchFailure {
+        let status = tokio::time::timeout(SETTLE_MAX, self.set.status()).await;
+        SwitchFailure::Waiting {
+            changes: self.mode.changes(),
+            reason: status
+                .ok()
+                .and_then(Result::ok)
+                .and_then(|status| status.last_error),
+        }
     }
 
     /// What clients asked.

@@ -251,7 +251,7 @@ fn of_store(volume: &str, failure: &StoreFailure) -> ControlError {
 fn of_switch(volume: &str, failure: &SwitchFailure) -> ControlError {
     let kind = match failure {
         SwitchFailure::Fixed | SwitchFailure::Overtaken => ErrorKind::Refused,
-        SwitchFailure::Store(_) => ErrorKind::Store,
+        SwitchFailure::Waiting { .. } | SwitchFailure::Store(_) => ErrorKind::Store,
     };
     ControlError::new(kind, format!("{volume}: {failure}"))
 }

@@ -49,6 +49,11 @@ impl ModeSwitch {
         (self.now() != Mode::ReadOnly).then_some(change)
     }
 
+    /// How many changes are under way.
+    pub(super) fn changes(&self) -> usize {
+        self.changes.load(Ordering::SeqCst)
+    }
+
     /// Waits until no change is under way, while they are refused. Returns whether they still are.
     pub(super) async fn settled(&self) -> bool {
         loop {
@@ -58,7 +63,7 @@ impl ModeSwitch {
             if self.now() != Mode::ReadOnly {
                 return false;
             }
-            if self.changes.load(Ordering::SeqCst) == 0 {
+            if self.changes() == 0 {
                 return true;
             }
             ended.await;

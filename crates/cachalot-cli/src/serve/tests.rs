@@ -377,6 +377,32 @@ async fn a_switch_holds_though_the_store_fails_and_says_so() {
 }
 
 #[tokio::test]
+async fn read_only_tells_of_writers_that_wait_for_a_store_that_is_down_and_refuses_new_ones() {
+    let rig = rig().await;
+    let change = LimitsChange {
+        max_dirty_bytes: Some(4096),
+        ..LimitsChange::default()
+    };
+    rig.gateway.limits(change).await.unwrap();
+    rig.control.set_condition(StoreCondition::Down);
+    rig.disk.write(0, data(1), false).await.unwrap();
+    let mut waiting = Box::pin(rig.disk.write(1 << 20, data(2), false));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    let switched = rig.gateway.mode(None, Some(Mode::ReadOnly));
+    let told = tokio::time::timeout(LONG, switched).await.unwrap();
+    let told = told.unwrap_err();
+    assert_eq!(told.kind, ErrorKind::Store);
+    assert!(told.message.contains("1 writes from before"), "{told:?}");
+    let refused = rig.disk.write(2 << 20, data(3), false).await;
+    assert_eq!(refused, Err(NbdError::NotPermitted));
+    // The waiting one ends with the outage, and the switch is complete then.
+    rig.control.set_condition(StoreCondition::Up);
+    waiting.await.unwrap();
+    rig.gateway.mode(None, Some(Mode::ReadOnly)).await.unwrap();
+    assert_eq!(rig.dirty(), 0);
+}
+
+#[tokio::test]
 async fn a_drain_is_asked_for_watched_and_told_to_its_end() {
     let rig = rig().await;
     let served = served(&rig).await;
