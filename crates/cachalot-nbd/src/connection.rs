@@ -29,6 +29,8 @@ use crate::wire::{self, Garbage, NbdError, Request, command};
 const REQUESTS_MAX: usize = 128;
 /// How many bytes of data a connection's requests may have under way: one of the longest, and a few shorter ones.
 const IN_FLIGHT_BYTES_MAX: usize = 2 * wire::PAYLOAD_BYTES_MAX as usize;
+/// Of those so many take no room that is shared: who asks for little at a time goes on though others hold all of it.
+const OWN_BYTES: usize = 256 << 10;
 /// How often it is seen whether a client takes part in what it asked for.
 const STALL_TICK: Duration = Duration::from_secs(10);
 /// After how many such looks a client is given up that leaves the rest of a write, or an answer, where it is: what it
@@ -48,7 +50,14 @@ const SLICES_MAX: usize = 64;
 struct Taken {
     /// Of what this connection may have under way.
     bytes: usize,
-    _shared: Option<OwnedSemaphorePermit>,
+    /// Of the room of all, unless the request is within what is the connection's own.
+    shared: Option<OwnedSemaphorePermit>,
+}
+
+impl Taken {
+    const fn own_bytes(&self) -> usize {
+        if self.shared.is_some() { 0 } else { self.bytes }
+    }
 }
 
 /// A request, and why it is not even tried.
@@ -156,6 +165,8 @@ pub(crate) struct Connection<'a, S> {
     requests: usize,
     /// The bytes that they take here.
     bytes: usize,
+    /// Those of them that take nothing of the room of all.
+    own_bytes: usize,
     stop: BoxFuture<'static, ()>,
     is_stopping: bool,
     has_moved: bool,
@@ -181,6 +192,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             outbox: Outbox::default(),
             requests: 0,
             bytes: 0,
+            own_bytes: 0,
             stop: stop.boxed(),
             is_stopping: false,
             has_moved: false,
@@ -324,7 +336,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let asked = Asked { request, refusal };
         self.is_after_long_write = asked.data_len() >= LONG_WRITE_BYTES;
         let len = asked.held_len();
-        if len == 0 {
+        if self.own_bytes + len as usize <= OWN_BYTES {
             return Ok(self.enter(asked, None));
         }
         Ok(match self.room.try_take(len) {
@@ -336,12 +348,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// A request has the room that it needs: what is left is its data.
     fn enter(&mut self, asked: Asked, shared: Option<OwnedSemaphorePermit>) -> Stage {
         let bytes = usize::try_from(asked.held_len()).unwrap_or(usize::MAX);
-        let taken = Taken {
-            bytes,
-            _shared: shared,
-        };
+        let taken = Taken { bytes, shared };
         self.requests += 1;
         self.bytes += bytes;
+        self.own_bytes += taken.own_bytes();
         let data = BytesMut::with_capacity(asked.data_len().min(DATA_STEP_BYTES));
         Stage::Data(asked, taken, data)
     }
@@ -379,6 +389,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             while let Some(taken) = self.outbox.next_done() {
                 self.requests -= 1;
                 self.bytes -= taken.bytes;
+                self.own_bytes -= taken.own_bytes();
             }
             has_sent = true;
         }

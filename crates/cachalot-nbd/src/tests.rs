@@ -1,5 +1,6 @@
 //! Whole conversations over streams in memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::wire::{NbdError, Request, answer, command, flag, option};
 use crate::*;
@@ -378,18 +379,35 @@ fn promise() -> Bytes {
 async fn who_stops_in_the_middle_of_a_write_is_dropped_and_others_go_on() {
     let room = Room::new(0);
     let (mut idler, idle, _stop) = start_in(&room, false);
-    let (mut client, served, _stop) = start_in(&room, false);
-    let idler = async move {
+    let (client, served, _stop) = start_in(&room, false);
+    let is_dropped = AtomicBool::new(false);
+    let promised = Notify::new();
+    let idler = async {
         skip_handshake(&mut idler).await;
         idler.write_all(&promise()).await.unwrap();
+        promised.notify_one();
         // Nothing more is sent, and nothing comes but the end.
-        idler.read(&mut [0]).await.unwrap()
+        let read = idler.read(&mut [0]).await.unwrap();
+        is_dropped.store(true, Ordering::Relaxed);
+        read
     };
-    let other = async move {
+    let other = async {
+        let mut client = client;
         skip_handshake(&mut client).await;
-        let mut write = BytesMut::from(&ask(command::WRITE, 0, 0, 4)[..]);
-        write.put_slice(b"abcd");
-        error_of(&mut client, &write).await
+        promised.notified().await;
+        let write = |len: u32| {
+            let mut write = BytesMut::from(&ask(command::WRITE, 0, 0, len)[..]);
+            write.resize(write.len() + len as usize, 7);
+            write
+        };
+        // What is small needs nothing of what the other holds, time after time; what is large waits for it.
+        for _ in 0..3 {
+            assert_eq!(error_of(&mut client, &write(200 << 10)).await, 0);
+        }
+        assert!(!is_dropped.load(Ordering::Relaxed));
+        let large = error_of(&mut client, &write(300 << 10)).await;
+        assert!(is_dropped.load(Ordering::Relaxed));
+        large
     };
     let both = futures::future::join4(idle, served, idler, other);
     let all = tokio::time::timeout(3 * LONG, both).await.unwrap();

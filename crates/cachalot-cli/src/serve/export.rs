@@ -89,7 +89,7 @@ pub(super) enum SwitchFailure {
     Overtaken,
     /// The mode holds, but changes from before it have not ended.
     #[error(
-        "the mode is switched, but {changes} writes from before still wait for the store{}; ask again when it is back",
+        "the mode is switched, but writes from before still wait for the store, {changes} of them{}; ask again when it is back",
         .reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
     )]
     Waiting {

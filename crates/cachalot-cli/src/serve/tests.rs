@@ -392,7 +392,7 @@ async fn read_only_tells_of_writers_that_wait_for_a_store_that_is_down_and_refus
     let told = tokio::time::timeout(LONG, switched).await.unwrap();
     let told = told.unwrap_err();
     assert_eq!(told.kind, ErrorKind::Store);
-    assert!(told.message.contains("1 writes from before"), "{told:?}");
+    assert!(told.message.contains("the store, 1 of them"), "{told:?}");
     let refused = rig.disk.write(2 << 20, data(3), false).await;
     assert_eq!(refused, Err(NbdError::NotPermitted));
     // The waiting one ends with the outage, and the switch is complete then.
