@@ -28,7 +28,7 @@ use super::shared::{
 const URL: &str = "CACHALOT_S3_URL";
 
 /// A place of its own on the server, for what a test does.
-fn place(test: &str) -> Option<ObjectStoreUrl> {
+pub(crate) fn place(test: &str) -> Option<ObjectStoreUrl> {
     let Ok(text) = std::env::var(URL) else {
         left_out(test, &format!("{URL} is not set; scripts/s3.sh sets it"));
         return None;
@@ -39,7 +39,7 @@ fn place(test: &str) -> Option<ObjectStoreUrl> {
     Some(url)
 }
 
-fn open(url: &ObjectStoreUrl, options: &ObjectStoreOptions) -> Arc<ObjectStoreBackend> {
+pub(crate) fn open(url: &ObjectStoreUrl, options: &ObjectStoreOptions) -> Arc<ObjectStoreBackend> {
     Arc::new(options.open(url, ObjectStoreOpen::ExistingOrNew).unwrap())
 }
 
