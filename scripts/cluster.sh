@@ -113,7 +113,8 @@ if [ -n "$OSDONLY" ]; then
   [ -f "$CONF" ] || die "no cluster in $DIR"
   alive osd.0 && die "osd.0 is alive"
   # 'osd stat' may still say up for the dead one: wait until the new one has booted
-  start_osd; UP=; for _ in $(seq 1 300); do
+  start_osd || { tail -n 20 "$DIR/log/start.log" >&2; die "osd.0 does not start"; }
+  UP=; for _ in $(seq 1 300); do
     timeout 5 ceph daemon "$RUN/osd.0.asok" status 2>/dev/null 9>&- | grep -q '"state": "active"' && UP=1 && break; sleep 0.1; done
   [ -n "$UP" ] || die "osd.0 does not come back; see $DIR/log"
   say "osd.0 restarted, pid $(cat "$RUN/osd.0.pid")"; echo "$CONF"; exit 0
@@ -189,6 +190,8 @@ osd_scrub_end_hour = 4
 osd_op_num_shards_ssd = 2
 osd_op_num_shards_hdd = 2
 osd_fast_shutdown = true
+# an OSD that got no processor for its read lease (0.8 of 20 s) may wait for a new one for ever: it has no peers
+osd_pool_default_read_lease_ratio = 100
 # short PG logs: with the default 10000 entries a PG the OSD gets 1.8 times slower once the logs are full
 # and trimmed (300k writes in), so that what is measured first looks best
 osd_min_pg_log_entries = 50

@@ -27,3 +27,11 @@ mod shared;
 #[cfg(feature = "object-store")]
 #[path = "object_store/server.rs"]
 mod server;
+
+#[cfg(feature = "object-store")]
+#[path = "object_store/proxy.rs"]
+mod proxy;
+
+#[cfg(feature = "object-store")]
+#[path = "object_store/outages.rs"]
+mod outages;

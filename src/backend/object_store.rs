@@ -10,6 +10,7 @@
 //! `naming` says how names become keys, `store` in which order requests follow each other, `lock` how writers keep
 //! each other out, `requests` what happens when requests fail. `docs/OBJECT-STORES.md` is for those who run one.
 
+mod connector;
 mod error;
 mod head;
 mod listing;

@@ -22,13 +22,14 @@ use futures::executor::block_on;
 
 use super::left_out;
 use super::shared::{
-    CELL_BYTES, CELLS, Load, content, random_operations, request, seed, small_cache, small_objects,
+    CELL_BYTES, CELLS, Load, content, flush_at_last, random_operations, request, seed, small_cache,
+    small_objects, store_part, store_until_full,
 };
 
 const URL: &str = "CACHALOT_S3_URL";
 
 /// A place of its own on the server, for what a test does.
-fn place(test: &str) -> Option<ObjectStoreUrl> {
+pub(crate) fn place(test: &str) -> Option<ObjectStoreUrl> {
     let Ok(text) = std::env::var(URL) else {
         left_out(test, &format!("{URL} is not set; scripts/s3.sh sets it"));
         return None;
@@ -39,7 +40,7 @@ fn place(test: &str) -> Option<ObjectStoreUrl> {
     Some(url)
 }
 
-fn open(url: &ObjectStoreUrl, options: &ObjectStoreOptions) -> Arc<ObjectStoreBackend> {
+pub(crate) fn open(url: &ObjectStoreUrl, options: &ObjectStoreOptions) -> Arc<ObjectStoreBackend> {
     Arc::new(options.open(url, ObjectStoreOpen::ExistingOrNew).unwrap())
 }
 
@@ -150,6 +151,55 @@ fn a_server_away_for_twenty_seconds_takes_no_flush_with_it() {
     // Not closed: the cache goes as in a crash, and only what was flushed must be there.
     drop((set, cache, backend));
     load.check(&*open(&url, &ObjectStoreOptions::default()));
+}
+
+/// A quota of the user of `scripts/cluster.sh`, until this goes.
+struct Quota(Server);
+
+impl Quota {
+    fn begin(server: Server) -> Self {
+        let quota = Self(server);
+        quota.admin(&["set", "--max-objects=1"]);
+        quota.admin(&["enable"]);
+        quota
+    }
+
+    fn admin(&self, arguments: &[&str]) {
+        let mut run = Command::new("radosgw-admin");
+        run.arg("-c").arg(self.0.directory.join("ceph.conf"));
+        run.args(["quota", "--quota-scope=user", "--uid=test"]);
+        let output = run.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        self.admin(&["disable"]);
+    }
+}
+
+/// H-34, H-39
+#[test]
+fn a_quota_that_is_used_up_fails_flushes_until_it_is_lifted() {
+    let Some(server) = Server::find("quota") else {
+        return;
+    };
+    let Some(url) = place("quota") else { return };
+    let timer = TimerThread::new();
+    let backend = open(&url, &brief());
+    let cache = small_cache(Arc::clone(&backend) as _);
+    let options = SetOptions::new("vol").layout(small_objects());
+    let set = block_on(cache.open(options)).unwrap();
+    let mut model = Vec::new();
+    store_part(&set, &mut model).unwrap();
+    let quota = Quota::begin(server);
+    store_until_full(&set, &mut model, &timer);
+    drop(quota);
+    flush_at_last(&set, &timer);
+    block_on(set.close()).unwrap();
+    let fresh = open(&url, &ObjectStoreOptions::default());
+    assert!(content(&*fresh, &small_objects(), "vol", model.len()) == model);
 }
 
 /// H-41

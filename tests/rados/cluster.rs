@@ -23,7 +23,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::left_out;
 use super::shared::{
-    Load, content, content_at, random_operations, request, seed, small_cache, small_objects,
+    Load, PART_BYTES, content, content_at, flush_at_last, random_operations, request, seed,
+    small_cache, small_objects, store_part, store_until_full,
 };
 
 const URL: &str = "CACHALOT_RADOS_URL";
@@ -251,6 +252,80 @@ fn run(command: &str, more: &[&str]) {
     let mut run = Command::new(script);
     run.arg(command).arg(directory).args(more);
     assert!(run.status().unwrap().success(), "{command}");
+}
+
+fn ceph(arguments: &[&str]) {
+    let conf = PathBuf::from(std::env::var("CACHALOT_CLUSTER").unwrap()).join("ceph.conf");
+    let mut run = Command::new("ceph");
+    run.arg("-c").arg(conf).args(arguments);
+    let output = run.output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+/// The cluster's OSD takes itself for full from then on, until this goes.
+struct Full;
+
+impl Full {
+    fn begin() -> Self {
+        for ratio in ["nearfull", "backfillfull", "full"] {
+            ceph(&["osd", &format!("set-{ratio}-ratio"), "0.0001"]);
+        }
+        Self
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        for (ratio, usual) in [
+            ("full", "0.95"),
+            ("backfillfull", "0.9"),
+            ("nearfull", "0.85"),
+        ] {
+            ceph(&["osd", &format!("set-{ratio}-ratio"), usual]);
+        }
+    }
+}
+
+/// H-34, H-39
+#[test]
+fn a_full_cluster_fails_flushes_instead_of_holding_them_until_there_is_room() {
+    if std::env::var("CACHALOT_CLUSTER").is_err() {
+        left_out(
+            "full",
+            "CACHALOT_CLUSTER is not set; scripts/rados.sh sets it",
+        );
+        return;
+    }
+    let Some(url) = place("full") else { return };
+    let timer = TimerThread::new();
+    let (backend, other) = (open(&url), open(&url));
+    let held = lock(&backend, request("first", false)).unwrap();
+    let cache = small_cache(Arc::clone(&backend) as _);
+    let options = SetOptions::new("vol").layout(small_objects());
+    let set = block_on(cache.open(options)).unwrap();
+    let mut model = Vec::new();
+    // More than the ratio leaves of the OSD's 16 GiB.
+    for _ in 0..8 {
+        store_part(&set, &mut model).unwrap();
+    }
+    let full = Full::begin();
+    store_until_full(&set, &mut model, &timer);
+    // Two leases later the lock is still ours.
+    block_on(timer.delay(Duration::from_secs(7)));
+    let refused = lock(&other, request("second", false)).unwrap_err();
+    let holder = "first".to_owned();
+    assert_eq!(refused, LockError::Held { holder });
+    assert!(!held.is_lost());
+    // What frees room is done though there is none.
+    let first = ObjectName::new(format!("vol.{:016x}", 0)).unwrap();
+    block_on(other.remove(first)).unwrap();
+    model.iter_mut().take(PART_BYTES).for_each(|byte| *byte = 0);
+
+    drop(full);
+    flush_at_last(&set, &timer);
+    block_on(set.close()).unwrap();
+    block_on(held.release()).unwrap();
+    assert!(content(&*other, &small_objects(), "vol", model.len()) == model);
 }
 
 /// H-45

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytesize::ByteSize;
-use cachalot::backend::{Backend, BackendRead, LockRequest};
+use cachalot::backend::{Backend, BackendRead, Delayer, LockRequest, TimerThread};
 use cachalot::{
-    BackendError, ByteRange, Cache, CacheConfig, Hints, Layout, ObjectName, ObjectSet, SetOptions,
-    SnapId, Truncation,
+    BackendError, ByteRange, Cache, CacheConfig, CacheError, Hints, Layout, ObjectName, ObjectSet,
+    SetOptions, SnapId, Truncation,
 };
 use futures::executor::block_on;
 use rand::rngs::StdRng;
@@ -207,5 +207,44 @@ pub(crate) fn request(holder: &str, breaking: bool) -> LockRequest {
         holder: holder.to_owned(),
         lease: Duration::from_secs(3),
         breaking,
+    }
+}
+
+pub(crate) const PART_BYTES: usize = 1 << 20;
+
+/// Writes and flushes one more part of a volume.
+pub(crate) fn store_part(set: &ObjectSet, model: &mut Vec<u8>) -> Result<(), CacheError> {
+    let number = u8::try_from(model.len() / PART_BYTES).unwrap();
+    let part = vec![number + 1; PART_BYTES];
+    block_on(set.write_at(model.len() as u64, Bytes::from(part.clone()))).unwrap();
+    model.extend(part);
+    block_on(set.flush()).map(drop)
+}
+
+/// Writes and flushes one part after the other until the store says that it is full; what it did not take is still read.
+pub(crate) fn store_until_full(set: &ObjectSet, model: &mut Vec<u8>, timer: &TimerThread) {
+    let refused = loop {
+        assert!(model.len() < 200 * PART_BYTES, "the store does not fill up");
+        match store_part(set, model) {
+            Ok(()) => block_on(timer.delay(Duration::from_millis(100))),
+            Err(error) => break error,
+        }
+    };
+    let source = BackendError::Full;
+    assert!(
+        matches!(&refused, CacheError::WriteBack { source: found, .. } if *found == source),
+        "{refused:?}"
+    );
+    let last = model.len() - PART_BYTES;
+    let read = block_on(set.read_at(last as u64, PART_BYTES as u64)).unwrap();
+    assert!(read.to_vec() == model[last..]);
+}
+
+/// Flushes until the store takes it.
+pub(crate) fn flush_at_last(set: &ObjectSet, timer: &TimerThread) {
+    let mut tries = 0..600;
+    while let Err(error) = block_on(set.flush()) {
+        assert!(tries.next().is_some(), "{error:?}");
+        block_on(timer.delay(Duration::from_millis(100)));
     }
 }

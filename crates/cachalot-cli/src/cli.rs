@@ -20,7 +20,7 @@ use crate::ctl::args::CtlArgs;
 use crate::error::CliError;
 use crate::output::one_line;
 use crate::serve::ServeArgs;
-use crate::store::StoreUrl;
+use crate::store::{STORES, StoreUrl};
 use crate::volume::VolumeName;
 
 const EXAMPLES: &str = "\
@@ -32,12 +32,9 @@ Examples:
   cachalot export file:/srv/store disk2 copy.img     and out again
   cachalot serve file:/srv/store disk                as a network block device at 127.0.0.1:10809
   cachalot ctl stats                                 what it holds and did
-  zcat disk.img.gz | cachalot import - file:/srv/store disk3
+  zcat disk.img.gz | cachalot import - file:/srv/store disk3";
 
-Stores:
-  file:DIR   one sparse file per object in the directory DIR
-  memory:    in memory, gone when the command ends (for trying things out)
-
+const UNITS_AND_CODES: &str = "\
 Sizes are written as 4096, 64KiB, 10GiB; times as 500ms, 5s, 2min.
 
 Exit codes:
@@ -49,9 +46,18 @@ Exit codes:
   5    what the store holds is damaged
   130  interrupted from the keyboard";
 
+/// What `--help` says behind the commands and options. It names the stores that were built in.
+fn after_help() -> String {
+    let stores = STORES.iter();
+    let stores: String = stores
+        .map(|(address, what)| format!("  {address:<24}{what}\n"))
+        .collect();
+    format!("{EXAMPLES}\n\nStores:\n{stores}\n{UNITS_AND_CODES}")
+}
+
 /// Volumes on slow or distant stores, through a write-back cache.
 #[derive(Debug, Parser)]
-#[command(name = "cachalot", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "cachalot", version, after_help = after_help(), max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

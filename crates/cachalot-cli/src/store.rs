@@ -46,6 +46,32 @@ pub(crate) const STORE_KINDS: &str = match (cfg!(feature = "object-store"), cfg!
     }
 };
 
+/// Each kind's address, and what it is.
+pub(crate) const STORES: &[(&str, &str)] = &[
+    (
+        "file:DIR",
+        "one sparse file per object in the directory DIR",
+    ),
+    #[cfg(feature = "object-store")]
+    (
+        "s3://BUCKET/PREFIX",
+        "Amazon S3; others that speak its protocol by ?endpoint=URL",
+    ),
+    #[cfg(feature = "object-store")]
+    ("gs://BUCKET/PREFIX", "Google Cloud Storage"),
+    #[cfg(feature = "object-store")]
+    ("az://CONTAINER/PREFIX", "Azure Blob Storage"),
+    #[cfg(feature = "rados")]
+    (
+        "rados://POOL/NAMESPACE",
+        "a pool of a Ceph cluster, by librados2; ?conf=FILE&id=NAME",
+    ),
+    (
+        "memory:",
+        "in memory, gone when the command ends (for trying things out)",
+    ),
+];
+
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OpenFor {

@@ -105,6 +105,8 @@ library! {
         rados_aio_write_op_operate2(WriteOpPtr, IoCtxPtr, CompletionPtr, *const c_char, *mut libc::timespec, c_int) -> c_int;
         rados_blocklist_add(ClusterPtr, *mut c_char, u32) -> c_int;
         rados_blacklist_add(ClusterPtr, *mut c_char, u32) -> c_int;
+        rados_set_pool_full_try(IoCtxPtr);
+        rados_set_osdmap_full_try(IoCtxPtr);
     }
 }
 

@@ -82,6 +82,12 @@ impl Pool {
         let pool = Self { pointer, cluster };
         // SAFETY: nobody else has the pool yet; the namespace ends in NUL and is copied.
         unsafe { (library.rados_ioctx_set_namespace)(pointer, view.namespace.as_ptr()) };
+        // Else librados holds writes back, and what frees room too, for as long as a pool is full.
+        let full_try = library.rados_set_pool_full_try;
+        if let Some(full_try) = full_try.or(library.rados_set_osdmap_full_try) {
+            // SAFETY: nobody else has the pool yet.
+            unsafe { full_try(pointer) };
+        }
         if let Some(snap) = view.read_snap {
             // SAFETY: nobody else has the pool yet.
             unsafe { (library.rados_ioctx_snap_set_read)(pointer, snap) };

@@ -23,6 +23,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use super::connector::NoRoom;
 use super::lock::Guard;
 use crate::backend::Delayer;
 use crate::clock::Clock;
@@ -403,18 +404,19 @@ pub(super) fn judge(error: &Error) -> BackendError {
             }
         }
         _ => {
+            let mut judged = BackendError::Unavailable;
             let mut source = error.source();
             while let Some(error) = source {
-                if let Some(error) = error.downcast_ref::<HttpError>() {
-                    return if error.kind() == HttpErrorKind::Timeout {
-                        BackendError::TimedOut
-                    } else {
-                        BackendError::Unavailable
-                    };
+                if error.is::<NoRoom>() {
+                    return BackendError::Full;
+                }
+                let http = error.downcast_ref::<HttpError>();
+                if http.is_some_and(|error| error.kind() == HttpErrorKind::Timeout) {
+                    judged = BackendError::TimedOut;
                 }
                 source = error.source();
             }
-            BackendError::Unavailable
+            judged
         }
     }
 }

@@ -12,6 +12,7 @@ use ::object_store::path::Path;
 use ::object_store::{ClientOptions, ObjectStore, RetryConfig};
 use bytesize::ByteSize;
 
+use super::connector::Connector;
 use super::error::ObjectStoreError;
 use super::naming::PREFIX_MAX;
 use crate::backend::query::write_query;
@@ -149,6 +150,7 @@ impl ObjectStoreUrl {
                 let mut builder = AmazonS3Builder::from_env()
                     .with_bucket_name(&self.bucket)
                     .with_client_options(client)
+                    .with_http_connector(Connector::default())
                     .with_retry(retry)
                     // The connection keeps the bytes whole where it is encrypted; else the signature does.
                     .with_unsigned_payload(!is_plain);
@@ -164,6 +166,7 @@ impl ObjectStoreUrl {
                 let mut builder = GoogleCloudStorageBuilder::from_env()
                     .with_bucket_name(&self.bucket)
                     .with_client_options(client)
+                    .with_http_connector(Connector::default())
                     .with_retry(retry);
                 if let Some(endpoint) = &self.endpoint {
                     builder = builder.with_base_url(endpoint);
@@ -174,6 +177,7 @@ impl ObjectStoreUrl {
                 let mut builder = MicrosoftAzureBuilder::from_env()
                     .with_container_name(&self.bucket)
                     .with_client_options(client)
+                    .with_http_connector(Connector::default())
                     .with_retry(retry);
                 if let Some(endpoint) = &self.endpoint {
                     builder = builder.with_endpoint(endpoint.clone());

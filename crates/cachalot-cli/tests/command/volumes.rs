@@ -163,6 +163,16 @@ fn help_names_examples_stores_and_exit_codes_and_a_closed_pipe_is_no_panic() {
     for word in ["Examples:", "file:DIR", "Exit codes:", "bench"] {
         assert!(help.contains(word), "{help}");
     }
+    // Of the stores, those that were built in.
+    for (word, is_built_in) in [
+        ("s3://BUCKET/PREFIX", cfg!(feature = "object-store")),
+        ("gs://BUCKET/PREFIX", cfg!(feature = "object-store")),
+        ("az://CONTAINER/PREFIX", cfg!(feature = "object-store")),
+        ("rados://POOL/NAMESPACE", cfg!(feature = "rados")),
+    ] {
+        let line = help.lines().find(|line| line.trim().starts_with(word));
+        assert_eq!(line.is_some(), is_built_in, "{word}: {help}");
+    }
     let place = Place::new();
     let store = place.store();
     for number in 0..50 {
