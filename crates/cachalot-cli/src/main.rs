@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-/// Writes take and give back a buffer each, often on another thread: with the system's allocator that is a quarter of
-/// what they cost. What this one keeps for later is more than the bounds on memory allow.
-#[cfg(all(feature = "mimalloc", not(feature = "count-allocations")))]
+/// A buffer is often freed by another thread than it was taken by. The system's allocator keeps a heap for each thread, each
+/// as large as it ever was; this one has one heap for all, and each thread a small stock of its own.
+#[cfg(all(feature = "jemalloc", not(feature = "count-allocations")))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     cachalot_cli::main()
