@@ -116,6 +116,43 @@ impl ObjectSet {
         self.read_at_with(offset, len, Hints::default()).await
     }
 
+    /// What [`read_at`](Self::read_at) answers at once because all of it is in memory, else `None`: never waits, and
+    /// fetches nothing. Bytes count as a hit; `None` counts as nothing.
+    ///
+    /// # Errors
+    /// [`CacheError::InvalidRequest`] for ranges that [`read_at`](Self::read_at) refuses.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use cachalot::backend::MemoryBackend;
+    /// use cachalot::{Cache, SetOptions};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = Cache::builder(Arc::new(MemoryBackend::new())).start()?;
+    /// let set = cache.open(SetOptions::new("disk").file_bytes(1 << 20)).await?;
+    /// assert!(set.read_cached_at(0, 5)?.is_none());
+    /// set.read_at(0, 5).await?;
+    /// assert_eq!(set.read_cached_at(0, 5)?.map(|read| read.len()), Some(5));
+    /// cache.close().await?;
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn read_cached_at(&self, offset: u64, len: u64) -> Result<Option<ReadBuf>, CacheError> {
+        let (layout, range) = self.file_range(offset, len)?;
+        let hints = Hints::default();
+        if Self::has_one_run_each(layout, range) {
+            return Ok(self.read_runs_hit(layout, range, (SnapId::HEAD, hints)));
+        }
+        let request = ReadRequest {
+            extents: extents_of(layout, range),
+            ..ReadRequest::default()
+        };
+        Ok(self.read_hit(&self.shared.shape.checked_read(request)?))
+    }
+
     /// As [`read_at`](Self::read_at), with hints.
     ///
     /// # Errors
@@ -158,11 +195,7 @@ impl ObjectSet {
         range: ByteRange,
         (snap, hints): (SnapId, Hints),
     ) -> Option<ReadBuf> {
-        // A longer range may have several runs of one object, which must be read together.
-        let row_bytes = layout
-            .stripe_unit()
-            .saturating_mul(u64::from(layout.stripe_count()));
-        if layout.stripe_count() > 1 && range.len() > row_bytes - layout.stripe_unit() {
+        if !Self::has_one_run_each(layout, range) {
             return None;
         }
         let mut out = ReadBuf::default();
@@ -177,6 +210,14 @@ impl ObjectSet {
         }
         self.shared.count_hit(range.len());
         Some(out)
+    }
+
+    /// A longer range may have several runs of one object, which must be read together.
+    fn has_one_run_each(layout: &Layout, range: ByteRange) -> bool {
+        let row_bytes = layout
+            .stripe_unit()
+            .saturating_mul(u64::from(layout.stripe_count()));
+        layout.stripe_count() == 1 || range.len() <= row_bytes - layout.stripe_unit()
     }
 
     /// Brings a range of the set's file into the cache, and resolves when it is there.

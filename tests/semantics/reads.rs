@@ -447,3 +447,26 @@ async fn a_caller_that_is_answered_may_call_straight_back() {
     }
     rig.close().await;
 }
+
+/// Asking for what is in memory fetches nothing, and only bytes count.
+#[actix::test]
+async fn what_is_in_memory_is_told_at_once_and_nothing_else_is_asked_for() {
+    let rig = Rig::new(config());
+    let set = rig.open("r-19").await;
+    assert!(set.read_cached_at(0, 1000).unwrap().is_none());
+    settle().await;
+    assert_eq!(rig.memory.operations().reads.operations, 0);
+    set.write_at(0, data(7, 1000)).await.unwrap();
+    assert!(set.read_cached_at(0, 1001).unwrap().is_none());
+    let before = set.stats().1;
+    let read = set.read_cached_at(0, 1000).unwrap().unwrap();
+    assert_eq!(read.into_bytes(), data(7, 1000));
+    let after = set.stats().1;
+    assert_eq!(after.read_ops_hit, before.read_ops_hit + 1);
+    assert_eq!(after.read_bytes_hit, before.read_bytes_hit + 1000);
+    assert_eq!(before.read_ops_hit, 0);
+    assert_eq!(after.read_ops_missed, 0);
+    assert_eq!(rig.memory.operations().reads.operations, 0);
+    set.read_cached_at(0, 0).unwrap_err();
+    rig.close().await;
+}

@@ -126,6 +126,11 @@ impl fmt::Display for StoreUrl {
 }
 
 impl StoreUrl {
+    /// Whether requests travel to the store.
+    pub(crate) const fn is_remote(&self) -> bool {
+        !matches!(self, Self::Memory | Self::File(_))
+    }
+
     /// Opens the store.
     pub(crate) fn open(&self, purpose: OpenFor) -> Result<Arc<dyn Backend>, CliError> {
         match self {

@@ -46,6 +46,10 @@ pub(crate) struct ServeArgs {
     /// For how long a client waits for a store that is away, before it is told of an error.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) patience: Duration,
+    /// How far ahead of clients that read in sequence the store is read, at most an eighth of the cache; 0 is not at
+    /// all [default: 2MiB, 0 for `file:` and `memory:`].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) read_ahead: Option<u64>,
     /// Have the store fail, delay and go away on purpose, as this seed says, to see what stands on top of it bear that.
     #[arg(long, value_name = "SEED")]
     pub(crate) rehearse: Option<u64>,

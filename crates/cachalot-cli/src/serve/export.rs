@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cachalot::backend::Backend;
-use cachalot::{BackendError, ByteRange, CacheError, Layout, ObjectName, ObjectSet, Piece};
+use cachalot::{
+    BackendError, ByteRange, CacheError, Layout, ObjectName, ObjectSet, Piece, ReadBuf,
+};
 use cachalot_nbd::wire::NbdError;
 use cachalot_nbd::{Export, Pieces, Status, ZeroHow};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::poll;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::ahead::Ahead;
 use super::mode::{Change, ModeSwitch};
 use super::patience::Patience;
 use super::timings::{Kind, Timings};
@@ -45,6 +49,7 @@ pub(crate) struct VolumeExport {
     pub(super) timings: Timings,
     /// With a store that is away for a while.
     pub(super) patience: Patience,
+    pub(super) ahead: Ahead,
 }
 
 /// Why a volume could not be stored.
@@ -331,9 +336,27 @@ impl VolumeExport {
         Ok(statuses)
     }
 
-    async fn read_now(&self, offset: u64, len: u64) -> Result<Pieces, NbdError> {
+    /// Reads what is not in the cache, and has the whole units of the store fetched that it lies in: they cost no more.
+    async fn fetch(&self, offset: u64, len: u64) -> Result<ReadBuf, NbdError> {
+        // Asked for before the read, which joins that fetch, is not held up by more of it, and tells of its errors.
+        let units = self.ahead.whole_units(offset, len);
+        let mut units = units.map(|(offset, len)| self.set.prefetch_at(offset, len).boxed());
+        if let Some(units) = &mut units {
+            drop(poll!(units));
+        }
         let read = self.patience.with(|| self.set.read_at(offset, len));
         let read = read.await.map_err(of_cache)?;
+        self.ahead.store_answers();
+        Ok(read)
+    }
+
+    async fn read_now(&self, offset: u64, len: u64) -> Result<Pieces, NbdError> {
+        let cached = self.set.read_cached_at(offset, len).map_err(of_cache)?;
+        self.ahead.note(&self.set, offset, len);
+        let read = match cached {
+            Some(read) => read,
+            None => self.fetch(offset, len).await?,
+        };
         let pieces = read.pieces().iter().cloned();
         Ok(pieces.map(Piece::into_bytes).collect())
     }
@@ -394,7 +417,7 @@ impl Export for VolumeExport {
 #[cfg(test)]
 mod tests {
     use cachalot::backend::{OperationKind, StoreCondition};
-    use futures::{TryFutureExt, poll};
+    use futures::TryFutureExt;
 
     use super::super::tests::{Rig, SIZE, data, patient_rig, rig, rig_of};
     use super::*;

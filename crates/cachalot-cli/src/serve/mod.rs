@@ -1,6 +1,7 @@
 //! The gateway: volumes as disks for anything that speaks the network block device protocol.
 
 mod admin;
+mod ahead;
 mod args;
 mod drain;
 mod export;
@@ -33,6 +34,7 @@ pub(crate) use self::args::ServeArgs;
 pub(crate) use self::listener::ListenAddress;
 
 use self::admin::SocketFile;
+use self::ahead::{Ahead, DEFAULT_WINDOW};
 use self::args::AdminPath;
 use self::export::VolumeExport;
 use self::gateway::{Gateway, Stage};
@@ -268,7 +270,24 @@ async fn export(
         mode: ModeSwitch::new(mode),
         timings: Timings::default(),
         patience: Patience(args.patience),
+        ahead: ahead(args, backend, cache, header),
     })
+}
+
+/// What is fetched ahead of the clients of a volume. By default nothing is where requests do not travel.
+fn ahead(args: &ServeArgs, backend: &Arc<dyn Backend>, cache: &Cache, header: &Header) -> Ahead {
+    let default = if args.store.is_remote() {
+        DEFAULT_WINDOW
+    } else {
+        0
+    };
+    let window_max = args.read_ahead.unwrap_or(default);
+    let cache_share = cache.limits().max_bytes / 8;
+    let unit = u64::from(backend.capabilities().write_granularity);
+    // Units of which a stripe is no multiple are none of the volume.
+    let is_whole = header.layout.stripe_unit().is_multiple_of(unit.max(1));
+    let unit = if is_whole { unit } else { 1 };
+    Ahead::new(unit, window_max.min(cache_share), header.size_bytes)
 }
 
 /// Opens the admin socket. One that nobody asked for by name is left out where it can't be had.

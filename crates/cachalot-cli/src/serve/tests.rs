@@ -44,6 +44,15 @@ pub(super) async fn patient_rig() -> Rig {
 }
 
 async fn rig_with(layout: cachalot::Layout, patience: Duration) -> Rig {
+    rig_full(layout, patience, Ahead::new(1, 0, SIZE)).await
+}
+
+/// A server over a store of units, that reads ahead.
+pub(super) async fn rig_ahead(layout: cachalot::Layout, unit: u64, window_max: u64) -> Rig {
+    rig_full(layout, Duration::ZERO, Ahead::new(unit, window_max, SIZE)).await
+}
+
+async fn rig_full(layout: cachalot::Layout, patience: Duration, ahead: Ahead) -> Rig {
     let faulty = FaultyBackend::new(Arc::new(MemoryBackend::new()), 1);
     let control = faulty.control();
     let counted = Arc::new(CountingBackend::new(Arc::new(faulty)));
@@ -72,6 +81,7 @@ async fn rig_with(layout: cachalot::Layout, patience: Duration) -> Rig {
         mode: ModeSwitch::new(Mode::Writeback),
         timings: Timings::default(),
         patience: Patience(patience),
+        ahead,
     });
     let volumes = BTreeMap::from([("disk".to_owned(), Arc::clone(&disk))]);
     Rig {
