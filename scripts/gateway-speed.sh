@@ -64,6 +64,8 @@ jobs=(
     "4 KiB random reads|randread|4k|32|1" "4 KiB random reads|randread|4k|32|2"
     "4 KiB random writes|randwrite|4k|1|1" "4 KiB random writes|randwrite|4k|1|2"
     "4 KiB random writes|randwrite|4k|32|1" "4 KiB random writes|randwrite|4k|32|2"
+    "4 KiB sequential reads|read|4k|1|1" "4 KiB sequential reads|read|4k|32|1"
+    "4 KiB sequential writes|write|4k|1|1" "4 KiB sequential writes|write|4k|32|1"
     "128 KiB sequential reads|read|128k|1|1" "128 KiB sequential reads|read|128k|8|1"
     "128 KiB sequential writes|write|128k|1|1" "128 KiB sequential writes|write|128k|8|1"
 )
