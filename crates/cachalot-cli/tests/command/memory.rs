@@ -20,7 +20,7 @@ fn fill(fillings: &str, total: &str) -> Vec<Value> {
     let mut command = command(&[
         "bench", "--json", "--memory", fillings, "--cache", LIMIT, "--total", total,
     ]);
-    // Without jemalloc; what glibc keeps of each thread's own is not the cache's.
+    // What glibc keeps of each thread's own is not the cache's.
     let output = command.env("MALLOC_ARENA_MAX", "1").output();
     let output = output.expect("the command runs");
     assert!(output.status.success(), "{output:?}");
