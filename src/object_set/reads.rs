@@ -117,7 +117,8 @@ impl ObjectSet {
     }
 
     /// What [`read_at`](Self::read_at) answers at once because all of it is in memory, else `None`: never waits, and
-    /// fetches nothing. Bytes count as a hit; `None` counts as nothing.
+    /// fetches nothing. Bytes count as a hit; `None` counts as nothing, and is the answer for objects that the
+    /// store does not hold.
     ///
     /// # Errors
     /// [`CacheError::InvalidRequest`] for ranges that [`read_at`](Self::read_at) refuses.
@@ -126,6 +127,7 @@ impl ObjectSet {
     /// ```
     /// use std::sync::Arc;
     ///
+    /// use bytes::Bytes;
     /// use cachalot::backend::MemoryBackend;
     /// use cachalot::{Cache, SetOptions};
     ///
@@ -133,7 +135,7 @@ impl ObjectSet {
     /// let cache = Cache::builder(Arc::new(MemoryBackend::new())).start()?;
     /// let set = cache.open(SetOptions::new("disk").file_bytes(1 << 20)).await?;
     /// assert!(set.read_cached_at(0, 5)?.is_none());
-    /// set.read_at(0, 5).await?;
+    /// set.write_at(0, Bytes::from_static(b"bytes")).await?;
     /// assert_eq!(set.read_cached_at(0, 5)?.map(|read| read.len()), Some(5));
     /// cache.close().await?;
     /// # Ok(())
