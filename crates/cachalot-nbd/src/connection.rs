@@ -300,6 +300,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                     self.inbox.advance(wire::REQUEST_BYTES);
                     self.stage = self.begin(request)?;
                 }
+                // Answers may have gone out since it began to wait.
+                Stage::Room(asked, _) if self.is_within_own(asked) => {
+                    self.stage = self.enter(asked, None);
+                }
                 Stage::Room(asked, mut waiting) => match waiting.poll_unpin(cx) {
                     Poll::Ready(permit) => self.stage = self.enter(asked, Some(permit)),
                     Poll::Pending => {
@@ -335,14 +339,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let refusal = refusal(&request, self.agreed);
         let asked = Asked { request, refusal };
         self.is_after_long_write = asked.data_len() >= LONG_WRITE_BYTES;
-        let len = asked.held_len();
-        if self.own_bytes + len as usize <= OWN_BYTES {
+        if self.is_within_own(asked) {
             return Ok(self.enter(asked, None));
         }
+        let len = asked.held_len();
         Ok(match self.room.try_take(len) {
             Some(permit) => self.enter(asked, Some(permit)),
             None => Stage::Room(asked, self.room.take(len)),
         })
+    }
+
+    /// Whether a request needs nothing of the room of all.
+    const fn is_within_own(&self, asked: Asked) -> bool {
+        self.own_bytes + asked.held_len() as usize <= OWN_BYTES
     }
 
     /// A request has the room that it needs: what is left is its data.

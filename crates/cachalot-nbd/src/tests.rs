@@ -400,10 +400,29 @@ async fn who_stops_in_the_middle_of_a_write_is_dropped_and_others_go_on() {
             write.resize(write.len() + len as usize, 7);
             write
         };
-        // What is small needs nothing of what the other holds, time after time; what is large waits for it.
+        // What is small needs nothing of what the other holds, time after time, also where more is asked for at once
+        // than the client has of its own; what is large waits for it.
         for _ in 0..3 {
             assert_eq!(error_of(&mut client, &write(200 << 10)).await, 0);
         }
+        let (mut answers, mut requests) = tokio::io::split(&mut client);
+        let both = futures::future::join(
+            async {
+                for _ in 0..8 {
+                    requests
+                        .write_all(&ask(command::READ, 0, 0, 100 << 10))
+                        .await
+                        .unwrap();
+                }
+            },
+            async {
+                let mut answer = vec![0; 16 + (100 << 10)];
+                for _ in 0..8 {
+                    answers.read_exact(&mut answer).await.unwrap();
+                }
+            },
+        );
+        both.await;
         assert!(!is_dropped.load(Ordering::Relaxed));
         let large = error_of(&mut client, &write(300 << 10)).await;
         assert!(is_dropped.load(Ordering::Relaxed));
