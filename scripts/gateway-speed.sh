@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 . scripts/need.sh
 # shellcheck source=scripts/gateway.sh
 . scripts/gateway.sh
+# shellcheck source=scripts/speed.sh
+. scripts/speed.sh
 need fio fio
 need nbdkit nbdkit
 need qemu-nbd qemu-utils
@@ -77,35 +79,11 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
             fio --name=job --ioengine=nbd --uri="$uri" --rw="$rw" --bs="$bs" --iodepth="$depth" --numjobs="$connections" \
                 --size="$size" --time_based --runtime="${CACHALOT_SECONDS:-3}" --ramp_time=0.5 --group_reporting \
                 --randrepeat=1 --output-format=json --output="$place/fio.json" --aux-path="$place"
-            printf '%s\t%s\t%s\t%s\t' "$title" "$depth" "$connections" "$name" >>"$place/results"
-            python3 -c '
-import json, sys
-text = open(sys.argv[1]).read()
-job = json.loads(text[text.index("{"):])["jobs"][0]
-side = max(job["read"], job["write"], key=lambda side: side["total_ios"])
-print(side["iops"], side["clat_ns"]["percentile"]["99.000000"], sep="\t")
-' "$place/fio.json" >>"$place/results"
+            read -r rate p99 _ _ < <(fio_figures "$place/fio.json")
+            printf '%s\t%s\t%s\t%s\t%s\n' "$title, $connections connections" "$depth" "$name" "$rate" "$p99" >>"$place/results"
         done
         end
     done
     echo "round $round done" >&2
 done
-python3 - "$place/results" <<'PYTHON'
-import statistics, sys
-found = {}
-for line in open(sys.argv[1]):
-    title, depth, connections, name, iops, p99 = line.rstrip("\n").split("\t")
-    found.setdefault((title, depth, connections), {}).setdefault(name, []).append((float(iops), float(p99)))
-names = ["cachalot", "nbdkit", "qemu-nbd"]
-print("| job | depth | connections | " + " | ".join(f"{n}, /s (least to most), p99" for n in names) + " | of the better |")
-print("| --- " * (4 + len(names)) + "|")
-for (title, depth, connections), sides in found.items():
-    cells, medians = [], {}
-    for name in names:
-        rates = [r for r, _ in sides[name]]
-        medians[name] = statistics.median(rates)
-        p99 = statistics.median(p for _, p in sides[name]) / 1e3
-        cells.append(f"{medians[name]:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}), {p99:,.0f} µs")
-    better = max(medians["nbdkit"], medians["qemu-nbd"])
-    print(f"| {title} | {depth} | {connections} | " + " | ".join(cells) + f" | {medians['cachalot'] / better:.2f} |")
-PYTHON
+speed_table "$place/results" cachalot nbdkit qemu-nbd
