@@ -4,8 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo run --release -- bench --duration 2s
 cargo run --release --quiet -- bench --case all --runs 1 --seconds 0.02 --total 16MiB --working-set 16MiB
-# In small; with one heap, since what glibc keeps for each thread is not the cache's.
-MALLOC_ARENA_MAX=1 cargo run --release --quiet -- bench --memory all --cache 64MiB --total 16MiB
+cargo run --release --quiet -- bench --memory all --cache 64MiB --total 16MiB
 cargo run --release --quiet -- bench --scale all --factors 1
 cargo run --release --quiet -- bench --duration 1s --warm-up 200ms --working-set 32MiB --store memory: --json |
     python3 -c '

@@ -25,8 +25,7 @@ cleanup() {
 }
 trap cleanup EXIT
 uri="nbd+unix:///disk?socket=$place/socket"
-# With one heap, as docs/GATEWAY.md advises: what glibc keeps for each thread is not the cache's.
-MALLOC_ARENA_MAX=1 "$cachalot" serve "file:$place/store" disk --create --size 512MiB --cache 64MiB --listen "unix:$place/socket" --admin none \
+"$cachalot" serve "file:$place/store" disk --create --size 512MiB --cache 64MiB --listen "unix:$place/socket" --admin none \
     --patience 60s --rehearse "$seed" 2>"$place/log" &
 server=$!
 until_served "$uri" "$server"

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 . scripts/need.sh
 
 need cc build-essential
+need make build-essential
 need python3 python3
 need cmp diffutils
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -15,6 +15,7 @@
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::ledger::DIRTY_BUFFER_BYTES;
@@ -26,8 +27,8 @@ use super::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, thread_local};
 use super::tell::tell;
 use crate::buf::ReadBuf;
 use crate::engine::{
-    Access, Charge, Counter, ObjectRef, Put, Settlement, Totals, Window, WindowKey, Written,
-    extent_charge, slices, spans,
+    Access, Charge, Counter, ObjectRef, Put, Settlement, Source, Totals, Window, WindowKey,
+    Written, extent_charge, slices, spans,
 };
 use crate::types::{ByteRange, Hints, Moment, ObjectKey, Place, SnapId, Timestamp};
 
@@ -45,15 +46,22 @@ thread_local! {
 /// A window with its lock, on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct Cell(RwLock<Window>);
+pub(crate) struct Cell {
+    window: RwLock<Window>,
+    /// How often somebody has come for the lock, which tests wait for.
+    #[cfg(test)]
+    visits: std::sync::atomic::AtomicUsize,
+}
 
 impl Cell {
     pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, Window> {
-        self.0.write()
+        #[cfg(test)]
+        self.visits.fetch_add(1, Ordering::SeqCst);
+        self.window.write()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Window> {
-        self.0.read()
+        self.window.read()
     }
 }
 
@@ -65,11 +73,10 @@ pub(crate) struct DoorExtent<'a> {
     pub(crate) places: &'a [Place],
 }
 
-/// A checked write without a journal entry, lent to the door.
+/// A checked write without a journal entry, lent to the door beside its data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DoorWrite<'a> {
     pub(crate) extents: &'a [DoorExtent<'a>],
-    pub(crate) data: &'a [u8],
     /// The number of its snapshot context, if it brings one.
     pub(crate) context: Option<u64>,
     pub(crate) modified: Option<Timestamp>,
@@ -100,7 +107,7 @@ pub(crate) enum Entered {
 impl SetShared {
     /// The window's cell, made when there is none.
     pub(super) fn open_cell(&self, key: &WindowKey) -> Arc<Cell> {
-        self.windows.pin().open(key.clone())
+        self.windows.pin().open(key.clone()).clone()
     }
 
     /// Appends the bytes of a range of an object to `out`, if all of it is in memory.
@@ -196,8 +203,9 @@ impl SetShared {
         self.count(Counter::ReadBytesHit, bytes);
     }
 
-    /// Puts a checked write in, as far as that needs nobody else.
-    pub(crate) fn write_hit(self: &Arc<Self>, write: &DoorWrite<'_>) -> Entered {
+    /// Puts a checked write in, as far as that needs nobody else. `data` shows the same bytes afterwards, though the cache
+    /// may have taken over their memory.
+    pub(crate) fn write_hit(self: &Arc<Self>, write: &DoorWrite<'_>, data: &mut Bytes) -> Entered {
         let own_context = self.context.load(Ordering::Acquire);
         let context = write.context.unwrap_or(own_context);
         let state = self.state();
@@ -226,8 +234,8 @@ impl SetShared {
         };
         let (mut entered, mut bytes, mut is_listed) = (0, 0, false);
         for extent in write.extents {
-            let put = (written, Access::of(write.hints), write.data);
-            let Some((change, lists)) = self.put_extent(extent, put) else {
+            let how = (written, Access::of(write.hints));
+            let Some((change, lists)) = self.put_extent(extent, how, data) else {
                 break;
             };
             is_listed |= lists;
@@ -281,23 +289,20 @@ impl SetShared {
     fn put_extent(
         &self,
         extent: &DoorExtent<'_>,
-        (written, access, data): (Written, Access, &[u8]),
+        (written, access): (Written, Access),
+        data: &mut Bytes,
     ) -> Option<(Settlement, bool)> {
         let slices = slices(extent.range, extent.places);
         let id = ObjectRef {
             key: extent.object.clone(),
             snap: SnapId::HEAD,
         };
+        let open = self.windows.pin();
         loop {
-            let cells: SmallVec<[(u64, Arc<Cell>); 4]> = spans(extent.range)
+            let cells: SmallVec<[(u64, _); 4]> = spans(extent.range)
                 .map(|(index, _)| {
-                    (
-                        index,
-                        self.open_cell(&WindowKey {
-                            object: id.clone(),
-                            index,
-                        }),
-                    )
+                    let object = id.clone();
+                    (index, open.open(WindowKey { object, index }))
                 })
                 .collect();
             let mut guards: SmallVec<[(u64, RwLockWriteGuard<'_, Window>); 4]> = cells
@@ -322,11 +327,10 @@ impl SetShared {
             let (mut change, mut lists) = (Settlement::default(), false);
             for (index, span, from) in &slices {
                 let (_, window) = guards.get_mut(place(*index))?;
-                let from = usize::try_from(*from).ok()?;
-                let bytes = data.get(from..from + span.len() as usize)?;
+                let source = Source::of(data, *from, span.len())?;
                 if let Ok(outcome) = window.put(Put {
                     span: *span,
-                    bytes,
+                    source,
                     written,
                     access,
                 }) && outcome.overwritten_tx_bytes > 0
@@ -422,12 +426,12 @@ mod tests {
             };
             let write = DoorWrite {
                 extents: &[extent],
-                data: &[1; 4096],
                 context: None,
                 modified: None,
                 hints: Hints::default(),
             };
-            assert_eq!(set.write_hit(&write), Entered::All);
+            let mut data = Bytes::from_static(&[1; 4096]);
+            assert_eq!(set.write_hit(&write, &mut data), Entered::All);
         }
         let hints = Hints {
             dont_need: true,
@@ -480,7 +484,8 @@ mod tests {
         let cell = set.open_cell(&key);
         std::thread::scope(|scope| {
             let mut window = cell.lock();
-            let held = Arc::strong_count(&cell);
+            let visits = || cell.visits.load(Ordering::SeqCst);
+            let before = visits();
             let writer = scope.spawn(|| {
                 let extent = DoorExtent {
                     object: &object,
@@ -489,15 +494,14 @@ mod tests {
                 };
                 let write = DoorWrite {
                     extents: &[extent],
-                    data: &[7; 4],
                     context: None,
                     modified: None,
                     hints: Hints::default(),
                 };
-                set.write_hit(&write)
+                set.write_hit(&write, &mut Bytes::from_static(&[7; 4]))
             });
-            // It has looked the window up, and waits for its lock.
-            while Arc::strong_count(&cell) == held {
+            // It has looked the window up, and comes for its lock.
+            while visits() == before {
                 std::thread::yield_now();
             }
             set.windows.pin().remove(&key);
@@ -516,19 +520,22 @@ mod tests {
         let clock = Arc::new(Turning::default());
         let set = start_set_by(clock.clone());
         clock.0.get_or_init(|| (set.clone(), state));
+        let mut data = Bytes::from(vec![1; 64 << 10]);
+        let len = data.len() as u64;
         let extent = DoorExtent {
             object: &ObjectKey::Number(0),
-            range: ByteRange::new(0, 4).unwrap(),
-            places: &[Place { offset: 0, len: 4 }],
+            range: ByteRange::new(0, len).unwrap(),
+            places: &[Place { offset: 0, len }],
         };
         let write = DoorWrite {
             extents: &[extent],
-            data: &[1; 4],
             context: None,
             modified: None,
             hints: Hints::default(),
         };
-        set.write_hit(&write)
+        let entered = set.write_hit(&write, &mut data);
+        assert_eq!(data, vec![1; 64 << 10], "the actor may have to write it");
+        entered
     }
 
     /// L-03, H-42

@@ -49,8 +49,8 @@ mod shipped {
         }
 
         /// The cell of this name, made when there is none.
-        pub(in crate::actors) fn open(&self, key: WindowKey) -> Arc<Cell> {
-            self.0.get_or_insert_with(key, Arc::default).clone()
+        pub(in crate::actors) fn open(&self, key: WindowKey) -> &Arc<Cell> {
+            self.0.get_or_insert_with(key, Arc::default)
         }
 
         pub(in crate::actors) fn remove(&self, key: &WindowKey) {

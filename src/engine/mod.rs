@@ -74,7 +74,9 @@ pub(crate) use places::{join_places, split_by_place};
 pub(crate) use set::{EngineLimits, EngineOptions, SetEngine};
 pub use shelf::Counter;
 pub(crate) use shelf::Shelf;
-pub(crate) use window::{Access, EXTENT_OVERHEAD_BYTES, Put, Settlement, WINDOW_BYTES, Window};
+pub(crate) use window::{
+    Access, EXTENT_OVERHEAD_BYTES, Put, Settlement, Source, WINDOW_BYTES, Window,
+};
 pub use window::{Charge, Totals};
 pub(crate) use write::{extent_charge, slices};
 pub(crate) use write_back::Demand;

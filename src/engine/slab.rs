@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::buf::Slab;
+use crate::buf::{Piece, Slab};
 
-/// Above this many bytes, fetched memory is kept as it came instead of being copied into its own buffer.
+/// Above this many bytes, memory is kept as it came instead of being copied into its own buffer.
 const KEEP_BYTES_MIN: usize = 16 << 10;
 
 /// What the slabs of one window take.
@@ -33,6 +33,23 @@ impl Slabs {
     pub(crate) fn copy_in(&mut self, bytes: &[u8]) -> Arc<Slab> {
         let live = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.take(Box::from(bytes), live)
+    }
+
+    /// Whether memory that came with a write is better kept than copied.
+    pub(crate) fn is_worth_keeping(bytes: &Bytes) -> bool {
+        bytes.len() >= KEEP_BYTES_MIN && bytes.is_unique()
+    }
+
+    /// Takes in bytes that came with a write, all of them live: their memory, where that is large and nobody else's,
+    /// else a copy. `bytes` shows them still.
+    pub(crate) fn take_given(&mut self, bytes: &mut Bytes) -> Arc<Slab> {
+        if !Self::is_worth_keeping(bytes) {
+            return self.copy_in(bytes);
+        }
+        let live = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let slab = self.adopt(std::mem::take(bytes), live, false);
+        *bytes = Piece::of_slab(slab.clone(), 0, live).into_bytes();
+        slab
     }
 
     /// Takes fetched memory, of which `live` bytes will be pointed at: kept where it is large and owns no more
@@ -126,6 +143,31 @@ mod tests {
             shared.as_ptr(),
             "small memory is copied, vouched for or not"
         );
+    }
+
+    #[test]
+    fn memory_that_came_with_a_write_is_kept_where_nobody_else_holds_it() {
+        let mut slabs = Slabs::default();
+        let mut given = Bytes::from(vec![5u8; 16 << 10]);
+        let address = given.as_ptr();
+        let mut slab = slabs.take_given(&mut given);
+        assert_eq!(slab.bytes().as_ptr(), address);
+        assert_eq!(given, vec![5u8; 16 << 10], "it can be given once more");
+        assert!(Slab::unique(&mut slab).is_none(), "the giver still sees it");
+        drop(given);
+        assert!(Slab::unique(&mut slab).is_some());
+
+        let mut shared = Bytes::from(vec![6u8; 16 << 10]);
+        let held = shared.clone();
+        let mut slice = Bytes::from(vec![7u8; 64 << 10]).slice(..16 << 10);
+        let mut small = Bytes::from(vec![8u8; (16 << 10) - 1]);
+        for given in [&mut shared, &mut slice, &mut small] {
+            let address = given.as_ptr();
+            let slab = slabs.take_given(given);
+            assert_ne!(slab.bytes().as_ptr(), address);
+            assert_eq!(slab.bytes().len(), given.len());
+        }
+        assert_eq!(held, vec![6u8; 16 << 10]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
 use super::watch::LAST;
 use super::window::{
-    Access, Charge, EXTENT_OVERHEAD_BYTES, Put, PutOutcome, Settlement, Span, WINDOW_OVERHEAD_BYTES,
+    Access, Charge, EXTENT_OVERHEAD_BYTES, Put, PutOutcome, Settlement, Source, Span,
+    WINDOW_OVERHEAD_BYTES,
 };
 use crate::engine::extent::Written;
 use crate::request::{ObjectExtent, WriteRequest};
@@ -31,6 +32,13 @@ pub(super) struct WriteWait {
     entered: usize,
     /// Room that is reserved for the rest while it waits for an older context to be stored.
     held: Charge,
+}
+
+impl WriteWait {
+    /// The extent that enters next.
+    fn extent(&self) -> Option<&ObjectExtent> {
+        self.request.extents.get(self.entered)
+    }
 }
 
 /// What a write of `len` bytes into one window can cost at most: its bytes, and the parts it cuts.
@@ -85,6 +93,9 @@ pub(crate) fn slices(range: ByteRange, places: &[Place]) -> SmallVec<[(u64, Span
 
 /// What a write of one extent can cost at most.
 pub(crate) fn extent_charge(range: ByteRange, places: &[Place]) -> Charge {
+    if places.len() == 1 && spans(range).nth(1).is_none() {
+        return put_charge(range.len());
+    }
     let mut charge = Charge::default();
     for (_, span, _) in slices(range, places) {
         charge += put_charge(u64::from(span.len()));
@@ -217,11 +228,11 @@ impl<S: Shelf> SetEngine<S> {
             let nanos = u64::try_from(now.since(wait.asked).as_nanos()).unwrap_or(u64::MAX);
             self.shelf.count(Counter::BlockedWriteNanos, nanos);
         }
-        while let Some(extent) = wait.request.extents.get(wait.entered) {
+        while let Some(extent) = wait.extent() {
             let Some(object) = self.open_object(&Self::head(&extent.object)) else {
                 break;
             };
-            if self.enter_extent(now, object, &wait) {
+            if self.enter_extent(now, object, &mut wait) {
                 wait.entered += 1;
                 continue;
             }
@@ -254,14 +265,14 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     /// Puts one extent in whole, or not at all.
-    fn enter_extent(&mut self, now: Moment, object: usize, wait: &WriteWait) -> bool {
-        let Some(extent) = wait.request.extents.get(wait.entered) else {
+    fn enter_extent(&mut self, now: Moment, object: usize, wait: &mut WriteWait) -> bool {
+        let Some(range) = wait.extent().map(|extent| extent.range) else {
             return true;
         };
-        let windows: SmallVec<[usize; 4]> = spans(extent.range)
+        let windows: SmallVec<[usize; 4]> = spans(range)
             .filter_map(|(index, _)| self.open_window(object, index))
             .collect();
-        let outcomes = self.put_extent(now, extent, &windows, wait);
+        let outcomes = self.put_extent(now, &windows, wait);
         let has_entered = outcomes.is_some();
         for (index, outcome) in outcomes.into_iter().flatten() {
             self.shelf.count(
@@ -276,7 +287,7 @@ impl<S: Shelf> SetEngine<S> {
         {
             object.turn = None;
         }
-        for ((_, span), window) in spans(extent.range).zip(windows) {
+        for ((_, span), window) in spans(range).zip(windows) {
             if has_entered {
                 let watchers = self.watchers(window, span);
                 self.due.extend(watchers);
@@ -292,10 +303,10 @@ impl<S: Shelf> SetEngine<S> {
     fn put_extent(
         &mut self,
         now: Moment,
-        extent: &ObjectExtent,
         windows: &[usize],
-        wait: &WriteWait,
+        wait: &mut WriteWait,
     ) -> Option<Vec<(u64, PutOutcome)>> {
+        let extent = wait.extent()?;
         let slices = slices(extent.range, &extent.places);
         let (first, _, _) = *slices.first()?;
         let place = |index: u64| usize::try_from(index - first).unwrap_or(usize::MAX);
@@ -324,14 +335,12 @@ impl<S: Shelf> SetEngine<S> {
                 let Some(window) = guards.get_mut(place(*index)) else {
                     continue;
                 };
-                let from = usize::try_from(*from).unwrap_or(usize::MAX);
-                let to = from.saturating_add(span.len() as usize);
-                let Some(bytes) = wait.request.data.get(from..to) else {
+                let Some(source) = Source::of(&mut wait.request.data, *from, span.len()) else {
                     continue;
                 };
                 let put = Put {
                     span: *span,
-                    bytes,
+                    source,
                     written,
                     access,
                 };

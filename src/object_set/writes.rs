@@ -15,6 +15,9 @@ impl ObjectSet {
     /// Writes extents. When the future resolves, every read asked after it sees the bytes, and every flush asked after
     /// it stores them.
     ///
+    /// Data of 16 KiB and more for one object that crosses no multiple of 256 KiB there is not copied if nobody else holds it: its
+    /// memory becomes the cache's own.
+    ///
     /// # Errors
     /// [`CacheError::InvalidRequest`]; where the store answers writes also [`CacheError::WriteBack`]; once another
     /// client has taken over, [`CacheError::Fenced`]: what was asked before the set knew may have entered even so.
@@ -37,12 +40,11 @@ impl ObjectSet {
                 .collect();
             let write = DoorWrite {
                 extents: &extents,
-                data: &request.data,
                 context: request.context.as_ref().map(|context| context.seq),
                 modified: request.modified,
                 hints: request.hints,
             };
-            match self.shared.write_hit(&write) {
+            match self.shared.write_hit(&write, &mut request.data) {
                 Entered::All => return Ok(()),
                 Entered::Refused => return Err(self.shared.fenced()),
                 Entered::Some(entered) => {
@@ -133,7 +135,7 @@ impl ObjectSet {
     async fn write_run(
         &self,
         (object, range): (ObjectKey, ByteRange),
-        data: Bytes,
+        mut data: Bytes,
         hints: Hints,
     ) -> Result<(), CacheError> {
         let place = Place {
@@ -147,12 +149,11 @@ impl ObjectSet {
         };
         let write = DoorWrite {
             extents: &[extent],
-            data: &data,
             context: None,
             modified: None,
             hints,
         };
-        match self.shared.write_hit(&write) {
+        match self.shared.write_hit(&write, &mut data) {
             Entered::All => return Ok(()),
             Entered::Refused => return Err(self.shared.fenced()),
             // Of one extent, none.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use bytesize::ByteSize;
 use cachalot::backend::{OperationKind, StoreCondition};
 use cachalot::{
@@ -35,6 +36,45 @@ async fn fill(set: &ObjectSet) {
             .await
             .unwrap();
     }
+}
+
+/// W-01, R-01: what is given away is not copied; what others hold, or what lies in a larger buffer, is.
+#[actix::test]
+async fn large_memory_that_nobody_else_holds_is_kept_as_it_is() {
+    let rig = held_rig(true);
+    let set = rig.open("given").await;
+    let shows = async |bytes: &[u8], address: *const u8| {
+        let read = set.read_at(0, bytes.len() as u64).await.unwrap();
+        let read = read.into_bytes();
+        assert_eq!(read, bytes);
+        (read.as_ptr() == address, read)
+    };
+    let (first, second) = (data(1, 64 << 10), data(2, 64 << 10));
+    let given = Bytes::from(first.to_vec());
+    let address = given.as_ptr();
+    set.write_at(0, given).await.unwrap();
+    let (is_kept, held) = shows(&first, address).await;
+    assert!(is_kept);
+
+    let given = Bytes::from(second.to_vec());
+    let address = given.as_ptr();
+    set.write_at(0, given.clone()).await.unwrap();
+    assert!(!shows(&second, address).await.0, "its caller holds it");
+    assert_eq!(held, first, "a reader's bytes stay as they were");
+
+    let given = Bytes::from(first.to_vec());
+    let address = given.as_ptr();
+    set.write_at(0, given).await.unwrap();
+    set.write_at(100, Bytes::from_static(b"within"))
+        .await
+        .unwrap();
+    let mut expected = first.to_vec();
+    expected[100..106].copy_from_slice(b"within");
+    assert!(
+        shows(&expected, address).await.0,
+        "it is the cache's own now"
+    );
+    rig.close().await;
 }
 
 /// W-01

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use shuttle::thread;
 
@@ -76,12 +77,12 @@ impl World {
         };
         let write = DoorWrite {
             extents: &[extent],
-            data,
             context: None,
             modified: None,
             hints: Hints::default(),
         };
-        self.set.write_hit(&write) == Entered::All
+        let mut data = Bytes::copy_from_slice(data);
+        self.set.write_hit(&write, &mut data) == Entered::All
     }
 
     /// A byte in a place of its own: two of them in the first window, one in the second.

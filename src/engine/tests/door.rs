@@ -5,7 +5,7 @@ use super::shelf::{Slot, TestShelf};
 use crate::buf::ReadBuf;
 use crate::engine::extent::Written;
 use crate::engine::write::put_charge;
-use crate::engine::{Access, Charge, Put, Shelf, WindowKey, slices};
+use crate::engine::{Access, Charge, Put, Shelf, Source, WindowKey, slices};
 use crate::types::{Moment, Place, Timestamp};
 
 impl TestShelf {
@@ -55,7 +55,7 @@ impl TestShelf {
             };
             let put = Put {
                 span: *span,
-                bytes: &bytes[from..from + span.len() as usize],
+                source: Source::Lent(&bytes[from..from + span.len() as usize]),
                 written,
                 access: Access::Plain,
             };

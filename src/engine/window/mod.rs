@@ -16,7 +16,7 @@ pub use charge::{Charge, Totals};
 pub(crate) use drop::{Dropped, What};
 pub(crate) use fetch::{Fill, Found};
 pub(crate) use table::Held;
-pub(crate) use write::{Put, PutOutcome};
+pub(crate) use write::{Put, PutOutcome, Source};
 pub(crate) use write_back::{Cutoff, Offer, Sink, WriteEnd};
 
 use std::sync::Arc;

@@ -48,7 +48,7 @@ fn put(window: &mut Window, at: Span, value: u8, written: Written) -> PutOutcome
     let bytes = vec![value; at.len() as usize];
     let put = Put {
         span: at,
-        bytes: &bytes,
+        source: Source::Lent(&bytes),
         written,
         access: Access::Plain,
     };
@@ -124,6 +124,45 @@ fn send(window: &mut Window, op: u64) -> Vec<Span> {
     };
     assert!(!window.send(Span::ALL, &mut sink));
     sink.taken.iter().map(|(at, _)| *at).collect()
+}
+
+/// W-02, B-05
+#[test]
+fn memory_that_a_write_gives_away_is_kept_where_it_takes_the_place_of_all_that_it_lies_over() {
+    const LEN: u32 = 16 << 10;
+    let mut window = Window::default();
+    let give = |window: &mut Window, start: u32, value: u8| {
+        let mut given = Bytes::from(vec![value; LEN as usize]);
+        let address = given.as_ptr();
+        let put = Put {
+            span: span(start, start + LEN),
+            source: Source::Given(&mut given),
+            written: written(u64::from(value), None),
+            access: Access::Plain,
+        };
+        window.put(put).unwrap();
+        assert_eq!(given, vec![value; LEN as usize], "the giver sees it still");
+        let mut out = ReadBuf::default();
+        let kept = window.collect(span(start, start + 1), Access::Quiet, &mut out)
+            && out.pieces()[0].as_slice().as_ptr() == address;
+        (kept, window.slabs.allocated_bytes())
+    };
+    window.listed = true;
+    let len = u64::from(LEN);
+    assert_eq!(give(&mut window, 0, 1), (true, len), "over nothing");
+    assert_eq!(give(&mut window, 0, 2), (true, len), "over one like it");
+    put(&mut window, span(LEN, LEN + 100), 3, written(3, None));
+    put(&mut window, span(LEN + 200, 2 * LEN), 4, written(4, None));
+    let whole = give(&mut window, LEN, 5);
+    assert_eq!(whole, (true, 2 * len), "over several, and a gap");
+    put(&mut window, span(2 * LEN, 5 * LEN), 6, written(6, None));
+    let part = give(&mut window, 3 * LEN, 7);
+    assert_eq!(part, (false, 5 * len), "amid a larger one, in place");
+    assert_eq!(
+        read(&window, span(3 * LEN - 1, 3 * LEN + 1)),
+        Some(vec![6, 7])
+    );
+    assert_eq!(window.audit(), Ok(()));
 }
 
 /// B-03

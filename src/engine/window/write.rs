@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Access, Span, Window};
 use crate::buf::Slab;
 use crate::engine::extent::{Extent, ExtentState, Mark, Written};
@@ -11,12 +13,48 @@ use crate::engine::window::Dropped;
 /// Touching small writes are joined into one buffer up to this size.
 const JOIN_BYTES_MAX: usize = 4 << 10;
 
+/// The bytes of a write.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    /// To be copied.
+    Lent(&'a [u8]),
+    /// The window may keep their memory, if nobody else holds it; what is left shows the same bytes.
+    Given(&'a mut Bytes),
+}
+
+impl<'a> Source<'a> {
+    /// Those bytes of `data` that stand from `from` on; given, where that is all of them.
+    pub(crate) fn of(data: &'a mut Bytes, from: u64, len: u32) -> Option<Self> {
+        let from = usize::try_from(from).ok()?;
+        if from == 0 && data.len() == len as usize {
+            return Some(Self::Given(data));
+        }
+        data.get(from..from.saturating_add(len as usize))
+            .map(Self::Lent)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Given(bytes) => bytes,
+        }
+    }
+
+    /// Whether keeping the memory is less work than copying the bytes.
+    fn is_worth_keeping(&self) -> bool {
+        match self {
+            Self::Lent(_) => false,
+            Self::Given(bytes) => Slabs::is_worth_keeping(bytes),
+        }
+    }
+}
+
 /// One write of one run of bytes inside a window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Put<'a> {
     pub(crate) span: Span,
-    /// As many as `span` is long.
-    pub(crate) bytes: &'a [u8],
+    /// As many bytes as `span` is long.
+    pub(crate) source: Source<'a>,
     pub(crate) written: Written,
     pub(crate) access: Access,
 }
@@ -61,10 +99,18 @@ impl Window {
         if !self.may_put(put.span, put.written.context) {
             return Err(PutError::OlderContext);
         }
-        if self.put_in_place(&put) || self.append(&put) {
+        // Memory is kept only in place of all that it lies over: else it would be held beside the rest of that.
+        let is_kept = put.source.is_worth_keeping() && self.covers_whole(put.span);
+        if !is_kept && (self.put_in_place(&put) || self.append(&put)) {
             return Ok(PutOutcome::default());
         }
-        Ok(self.replace(&put))
+        Ok(self.replace(put))
+    }
+
+    /// Whether no extent lies across an edge of `span`.
+    fn covers_whole(&self, span: Span) -> bool {
+        let mut overlapping = self.extents.overlapping(span);
+        overlapping.all(|index| span.contains(self.span_at(index)))
     }
 
     /// Overwrites bytes inside one dirty extent whose memory nobody else holds: no allocation, no new extent.
@@ -92,15 +138,16 @@ impl Window {
             return false;
         };
         let at = (extent.at + (put.span.start - span.start)) as usize;
+        let bytes = put.source.bytes();
         let Some(buffer) = extent
             .slab
             .as_mut()
             .and_then(Slab::unique)
-            .and_then(|buffer| buffer.get_mut(at..at + put.bytes.len()))
+            .and_then(|buffer| buffer.get_mut(at..at + bytes.len()))
         else {
             return false;
         };
-        buffer.copy_from_slice(put.bytes);
+        buffer.copy_from_slice(bytes);
         put.access.mark(extent, true);
         if whole_clean {
             extent.stamp = 0;
@@ -135,12 +182,13 @@ impl Window {
             return false;
         };
         let from = (extent.at + extent.len) as usize;
+        let bytes = put.source.bytes();
         let Some(buffer) =
-            Slab::unique(slab).and_then(|buffer| buffer.get_mut(from..from + put.bytes.len()))
+            Slab::unique(slab).and_then(|buffer| buffer.get_mut(from..from + bytes.len()))
         else {
             return false;
         };
-        buffer.copy_from_slice(put.bytes);
+        buffer.copy_from_slice(bytes);
         Slabs::retain(slab, put.span.len());
         extent.len += put.span.len();
         put.access.mark(extent, true);
@@ -154,7 +202,7 @@ impl Window {
     }
 
     /// The general case: whatever lies in the span goes, a new extent takes its place.
-    fn replace(&mut self, put: &Put<'_>) -> PutOutcome {
+    fn replace(&mut self, put: Put<'_>) -> PutOutcome {
         let covered = self.cut_out(put.span);
         let missing = covered.is_empty();
         let mut written = put.written;
@@ -180,6 +228,7 @@ impl Window {
         dropped
             .journal
             .retain(|(_, tid)| Some(*tid) != put.written.journal);
+        let access = put.access;
         let (first, start, slab, at, len) = self.lay_down(covered.start, put, &mut written);
         let mark = Mark::default();
         let extent = Extent {
@@ -190,7 +239,7 @@ impl Window {
             stamp: 0,
             mark,
         };
-        match put.access {
+        match access {
             Access::DontNeed => extent.mark.set_dont_need(),
             Access::NoCache if missing => extent.mark.set_no_cache(),
             // What is new has yet to show that it is used again.
@@ -206,38 +255,35 @@ impl Window {
         }
     }
 
-    /// Copies the bytes in, joined with small dirty neighbours that they touch, so that many tiny writes don't
+    /// Takes the bytes in, joined with small dirty neighbours that they touch, so that many tiny writes don't
     /// cost an extent each (rule B-06). The joined buffer has room to grow.
     fn lay_down(
         &mut self,
         index: usize,
-        put: &Put<'_>,
+        put: Put<'_>,
         written: &mut Written,
     ) -> (usize, u32, Arc<Slab>, u32, u32) {
         let mut span = put.span;
+        let bytes = put.source.bytes();
         let left = index
             .checked_sub(1)
             .filter(|left| self.span_at(*left).end == span.start)
-            .filter(|left| self.may_join_small(*left, put.bytes.len(), written));
+            .filter(|left| self.may_join_small(*left, bytes.len(), written));
         let left_len = left.map_or(0, |left| self.span_at(left).len());
         let right = Some(index)
             .filter(|right| self.start_at(*right) == span.end)
-            .filter(|right| {
-                self.may_join_small(*right, put.bytes.len() + left_len as usize, written)
-            });
+            .filter(|right| self.may_join_small(*right, bytes.len() + left_len as usize, written));
         if left.is_none() && right.is_none() {
-            return (
-                index,
-                span.start,
-                self.slabs.copy_in(put.bytes),
-                0,
-                span.len(),
-            );
+            let slab = match put.source {
+                Source::Lent(bytes) => self.slabs.copy_in(bytes),
+                Source::Given(bytes) => self.slabs.take_given(bytes),
+            };
+            return (index, span.start, slab, 0, span.len());
         }
         let right_len = right.map_or(0, |right| self.span_at(right).len());
-        let total = left_len as usize + put.bytes.len() + right_len as usize;
+        let total = left_len as usize + bytes.len() + right_len as usize;
         let mut buffer = [0u8; JOIN_BYTES_MAX];
-        let parts = [self.bytes_at(left), Some(put.bytes), self.bytes_at(right)];
+        let parts = [self.bytes_at(left), Some(bytes), self.bytes_at(right)];
         let mut filled = 0;
         for part in parts.into_iter().flatten() {
             if let Some(room) = buffer.get_mut(filled..filled + part.len()) {

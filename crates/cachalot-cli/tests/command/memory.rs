@@ -1,6 +1,6 @@
 //! What the process holds at most, however badly the cache is filled, and what steps over many things do.
 
-use crate::common::{command, fails, json, ok};
+use crate::common::{fails, json, ok};
 use serde_json::Value;
 
 /// As small as tells something.
@@ -17,14 +17,9 @@ const PROGRAM_SHARE_BYTES: f64 = 8.0 * 1024.0 * 1024.0;
 
 /// Runs fillings, and demands that each kept to its bound.
 fn fill(fillings: &str, total: &str) -> Vec<Value> {
-    let mut command = command(&[
+    let report = json(&[
         "bench", "--json", "--memory", fillings, "--cache", LIMIT, "--total", total,
     ]);
-    // What glibc keeps of each thread's own is not the cache's.
-    let output = command.env("MALLOC_ARENA_MAX", "1").output();
-    let output = output.expect("the command runs");
-    assert!(output.status.success(), "{output:?}");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let cases = report.pointer("/cases").and_then(Value::as_array);
     let cases = cases.expect("a list of cases").clone();
     assert_eq!(cases.len(), fillings.split(',').count());
@@ -95,8 +90,11 @@ fn steps_over_four_times_as_much_do_four_times_as_much() {
 
 #[test]
 fn people_get_tables_of_memory_and_steps() {
-    let table = ok(&["bench", "--memory", "misses", "--cache", "128MiB"]);
-    assert!(table.contains("misses") && table.contains("yes"), "{table}");
+    let table = ok(&["bench", "--memory", "buffers", "--cache", "64MiB"]);
+    assert!(
+        table.contains("buffers") && table.contains("yes"),
+        "{table}"
+    );
     let table = ok(&["bench", "--scale", "waiting_reads", "--factors", "1"]);
     assert!(table.contains("waiting_reads"), "{table}");
     fails(&["bench", "--scale", "all", "--factors", "0"], 2);
