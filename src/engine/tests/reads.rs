@@ -136,7 +136,7 @@ fn a_read_asked_after_a_discard_does_not_overtake_one_that_waits() {
 /// R-05, H-01, H-03
 #[test]
 fn bytes_written_during_a_fetch_win() {
-    let size = 4 << 20;
+    let size = 1 << 20;
     let mut rig = Rig::new();
     rig.store_object(1, pattern(1, 0, size));
     let reader = rig.read(1, 0, size);

@@ -164,7 +164,7 @@ fn no_write_is_larger_or_has_more_pieces_than_the_store_takes() {
         let len = 40 * bytes_max + 7;
         rig.write(1, 5, &pattern(1, 5, len));
         for nth in 0..20 {
-            rig.write(1, 1_000_000 + nth * 5000, &pattern(1, nth, 10));
+            rig.write(1, 200_000 + nth * 5000, &pattern(1, nth, 10));
         }
         // The rig refuses what breaks the bounds.
         rig.write_back_all();
