@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream, lookup_host};
 
 use crate::error::CliError;
+
+/// What the system holds of answers for a client on a Unix socket; over TCP it finds that out by itself.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// An address to listen at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,7 +107,13 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
-            Self::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                // The usual 208 KiB have no room for a second answer of 128 KiB while a client takes the first. As much
+                // as the system allows; less does no harm.
+                set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES).unwrap_or_default();
+                Ok(Box::new(stream))
+            }
         }
     }
 }
