@@ -59,7 +59,7 @@ begin() {
     local direct=(--directIO -o big_writes)
     case "$1" in
     cachalot)
-        "$cachalot" serve "$store" disk --cache 128MiB --dirty 96MiB --dirty-age 5s --writebacks 64 --admin none \
+        "$cachalot" serve "$store" disk --cache 128MiB --dirty 96MiB --target-dirty 96MiB --dirty-age 5s --writebacks 64 --admin none \
             --listen "unix:$place/socket" 2>>"$place/log" &
         server=$!
         until_served "$uri" "$server"

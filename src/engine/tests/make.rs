@@ -64,10 +64,6 @@ pub(super) fn pattern(salt: u64, offset: u64, len: u64) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn pattern_at(salt: u64, at: u64) -> u8 {
-    pattern_word(salt, at / 8)[(at % 8) as usize]
-}
-
 /// Eight bytes at a time, which counts under Miri. None of them is zero.
 fn pattern_word(salt: u64, word: u64) -> [u8; 8] {
     let mixed = (word + 1)
