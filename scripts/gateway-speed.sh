@@ -4,6 +4,7 @@
 #
 #   CACHALOT_ROUNDS    how often each is measured; 3 unless set
 #   CACHALOT_SECONDS   how long each job runs; 3 unless set
+#   CACHALOT_JOBS      a pattern of bash for the titles of the jobs that run, as the table has them; all unless set
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/need.sh
@@ -66,8 +67,10 @@ jobs=(
     "4 KiB random reads|randread|4k|32|1" "4 KiB random reads|randread|4k|32|2"
     "4 KiB random writes|randwrite|4k|1|1" "4 KiB random writes|randwrite|4k|1|2"
     "4 KiB random writes|randwrite|4k|32|1" "4 KiB random writes|randwrite|4k|32|2"
-    "4 KiB sequential reads|read|4k|1|1" "4 KiB sequential reads|read|4k|32|1"
-    "4 KiB sequential writes|write|4k|1|1" "4 KiB sequential writes|write|4k|32|1"
+    "4 KiB sequential reads|read|4k|1|1" "4 KiB sequential reads|read|4k|1|2"
+    "4 KiB sequential reads|read|4k|32|1" "4 KiB sequential reads|read|4k|32|2"
+    "4 KiB sequential writes|write|4k|1|1" "4 KiB sequential writes|write|4k|1|2"
+    "4 KiB sequential writes|write|4k|32|1" "4 KiB sequential writes|write|4k|32|2"
     "128 KiB sequential reads|read|128k|1|1" "128 KiB sequential reads|read|128k|8|1"
     "128 KiB sequential writes|write|128k|1|1" "128 KiB sequential writes|write|128k|8|1"
 )
@@ -76,6 +79,8 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
         begin "$name"
         for job in "${jobs[@]}"; do
             IFS='|' read -r title rw bs depth connections <<<"$job"
+            # shellcheck disable=SC2053
+            [[ "$title, $connections connections" == ${CACHALOT_JOBS:-*} ]] || continue
             fio --name=job --ioengine=nbd --uri="$uri" --rw="$rw" --bs="$bs" --iodepth="$depth" --numjobs="$connections" \
                 --size="$size" --time_based --runtime="${CACHALOT_SECONDS:-3}" --ramp_time=0.5 --group_reporting \
                 --randrepeat=1 --output-format=json --output="$place/fio.json" --aux-path="$place"
