@@ -15,8 +15,8 @@ impl ObjectSet {
     /// Writes extents. When the future resolves, every read asked after it sees the bytes, and every flush asked after
     /// it stores them.
     ///
-    /// Data of 16 KiB and more for one object that crosses no multiple of 256 KiB there is not copied if nobody else holds it: its
-    /// memory becomes the cache's own.
+    /// Data of 16 KiB and more for one object is not copied if nobody else holds it, it crosses no multiple of 256 KiB there,
+    /// and it takes the place of whole buffers or of nothing: its memory becomes the cache's own.
     ///
     /// # Errors
     /// [`CacheError::InvalidRequest`]; where the store answers writes also [`CacheError::WriteBack`]; once another

@@ -338,5 +338,5 @@ fn an_import_stays_within_its_memory() {
     let peak = kibibytes("VmHWM:") - kibibytes("RssFile:");
     drop(stdin);
     assert!(child.wait().expect("its end").success());
-    assert!(peak < (CACHE_MIB + 24) << 10, "{peak} KiB");
+    assert!(peak < (CACHE_MIB + 16) << 10, "{peak} KiB");
 }
