@@ -22,7 +22,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::handshake::Agreed;
 use crate::reply::{Answer, answer, failed, refusal};
-use crate::server::{ConnectionError, Room};
+use crate::server::{ConnectionError, Pause, Room};
 use crate::wire::{self, Garbage, NbdError, Request, command};
 
 /// How many requests of a connection are under way at once.
@@ -151,8 +151,12 @@ impl Outbox {
 }
 
 /// The transmission phase.
-pub(crate) struct Connection<'a, S> {
+pub(crate) struct Connection<'a, S, P> {
     stream: S,
+    pause: P,
+    is_pausing: bool,
+    /// Requests done since the last pause.
+    done: usize,
     agreed: &'a Agreed,
     room: &'a Room,
     inbox: BytesMut,
@@ -173,9 +177,9 @@ pub(crate) struct Connection<'a, S> {
     stalled_ticks: u32,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, P: Pause> Connection<'a, S, P> {
     pub(crate) fn new(
-        stream: S,
+        (stream, pause): (S, P),
         (agreed, room): (&'a Agreed, &'a Room),
         mut stop: watch::Receiver<bool>,
     ) -> Self {
@@ -183,6 +187,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let stop = async move { drop(stop.wait_for(|stop| *stop).await) };
         Self {
             stream,
+            pause,
+            is_pausing: false,
+            done: 0,
             agreed,
             room,
             inbox: BytesMut::new(),
@@ -236,7 +243,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         while ticks.poll_tick(cx).is_ready() {
             self.tick()?;
         }
+        if !self.is_pausing && self.is_idle() {
+            self.is_pausing = true;
+            self.pause.begin(std::mem::take(&mut self.done));
+        }
         Poll::Pending
+    }
+
+    /// Whether there is nothing to do until the client asks for more.
+    fn is_idle(&self) -> bool {
+        let is_between = matches!(self.stage, Stage::Head) && self.inbox.is_empty();
+        is_between && !self.is_stopping && self.under_way.is_empty() && self.outbox.is_empty()
     }
 
     fn is_done(&self) -> bool {
@@ -271,6 +288,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             }
             Stage::Head | Stage::Room(..) | Stage::Ended => return Ok(false),
         };
+        if self.is_pausing && read.is_ready() {
+            self.is_pausing = false;
+            self.pause.end();
+        }
         match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => {
@@ -368,6 +389,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// Does a request: at once, or beside those that come after it.
     fn perform(&mut self, cx: &mut Context<'_>, (asked, taken): (Asked, Taken), data: Bytes) {
         let Asked { request, refusal } = asked;
+        self.done += 1;
         if let Some(error) = refusal {
             self.outbox.put(failed(self.agreed, &request, error), taken);
             return;

@@ -17,5 +17,5 @@ mod tests;
 
 pub use export::{Export, Pieces, Status, ZeroHow};
 pub use handshake::Exports;
-pub use server::{ConnectionError, Room, serve_connection};
+pub use server::{ConnectionError, Pause, Room, serve_connection};
 pub use tls::{Tls, TlsError};

@@ -77,13 +77,28 @@ impl Room {
     }
 }
 
+/// How a connection waits for its client's next request, when all is answered.
+pub trait Pause: Send {
+    /// The wait begins, after so many requests since the one before. The thread sleeps when this returns, unless something has
+    /// come by then: looking for it here, for a moment, spares the time that waking a thread takes.
+    fn begin(&mut self, done: usize);
+    /// Something has come.
+    fn end(&mut self);
+}
+
+/// Sleeps at once.
+impl Pause for () {
+    fn begin(&mut self, _: usize) {}
+    fn end(&mut self) {}
+}
+
 /// Serves a client until it goes, or until `stop` becomes true: then what is in flight is answered first. With `tls`
 /// nobody gets further than to ask for encryption without it.
 ///
 /// # Errors
 /// [`ConnectionError`]; nobody else notices.
 pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
-    stream: S,
+    (stream, pause): (S, impl Pause),
     (exports, room): (&Exports, &Room),
     tls: Option<&Tls>,
     mut stop: watch::Receiver<bool>,
@@ -96,10 +111,10 @@ pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     };
     match come_in {
         Some(Client::Plain(stream, agreed)) => {
-            Connection::new(stream, (&agreed, room), stop).serve().await
+            Connection::new((stream, pause), (&agreed, room), stop).serve().await
         }
         Some(Client::Encrypted(stream, agreed)) => {
-            Connection::new(stream, (&agreed, room), stop).serve().await
+            Connection::new((stream, pause), (&agreed, room), stop).serve().await
         }
         None => Ok(()),
     }

@@ -121,7 +121,7 @@ fn start_with(
     let (stop, stopped) = watch::channel(false);
     let served = async move {
         let exports = Exports::from([("disk".to_owned(), ram)]);
-        serve_connection(server, (&exports, &room), tls.as_ref(), stopped).await
+        serve_connection((server, ()), (&exports, &room), tls.as_ref(), stopped).await
     };
     (client, served.boxed(), stop)
 }

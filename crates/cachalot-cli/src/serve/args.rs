@@ -50,6 +50,10 @@ pub(crate) struct ServeArgs {
     /// all [default: 2MiB, 0 for `file:` and `memory:`].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) read_ahead: Option<u64>,
+    /// How long to look out for the next request of a client that is alone and asked again soon before, instead of sleeping.
+    /// It spares the time of waking up and takes a processor meanwhile; 0s is not at all.
+    #[arg(long, value_name = "TIME", default_value = "50us", value_parser = humantime::parse_duration)]
+    pub(crate) linger: Duration,
     /// Have the store fail, delay and go away on purpose, as this seed says, to see what stands on top of it bear that.
     #[arg(long, value_name = "SEED")]
     pub(crate) rehearse: Option<u64>,

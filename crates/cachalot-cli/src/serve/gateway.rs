@@ -43,7 +43,7 @@ pub(super) struct Gateway {
     config: Mutex<CacheConfig>,
     volumes: BTreeMap<String, Arc<VolumeExport>>,
     clock: SystemClock,
-    pub(super) clients: AtomicUsize,
+    pub(super) clients: Arc<AtomicUsize>,
     pub(super) stage: watch::Sender<Stage>,
     /// One listing at a time: each takes memory.
     listing: Mutex<()>,
@@ -60,7 +60,7 @@ impl Gateway {
             config: Mutex::new(config),
             volumes,
             clock: SystemClock::new(),
-            clients: AtomicUsize::new(0),
+            clients: Arc::default(),
             stage: watch::Sender::default(),
             listing: Mutex::new(()),
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -54,8 +55,8 @@ impl fmt::Display for ListenAddress {
 }
 
 /// A client's stream of either kind.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + AsFd + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + AsFd + Unpin + Send> Stream for S {}
 
 /// A socket that takes connections. A unix socket's file goes with it.
 #[derive(Debug)]

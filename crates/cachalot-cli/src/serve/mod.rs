@@ -7,6 +7,7 @@ mod drain;
 mod export;
 mod gateway;
 mod http;
+mod linger;
 mod listener;
 mod metrics;
 mod mode;
@@ -38,6 +39,7 @@ use self::ahead::{Ahead, DEFAULT_WINDOW};
 use self::args::AdminPath;
 use self::export::VolumeExport;
 use self::gateway::{Gateway, Stage};
+use self::linger::Linger;
 use self::listener::Listener;
 use self::mode::ModeSwitch;
 use self::patience::Patience;
@@ -131,6 +133,8 @@ struct Started {
     listener: Option<Listener>,
     exports: Exports,
     tls: Option<Tls>,
+    /// How long a client that is alone is looked out for.
+    linger: Duration,
     /// Unless the store is only read.
     backend: Option<Arc<dyn Backend>>,
     admin: Option<SocketFile>,
@@ -210,6 +214,7 @@ async fn start(
         listener: Some(listener),
         exports: served,
         tls,
+        linger: args.linger,
         backend: (!args.read_only).then_some(backend),
         admin,
         services,
@@ -319,7 +324,7 @@ async fn run(started: &mut Started, signals: &mut Signals) -> Result<(), CliErro
     };
     let gateway = Arc::clone(&started.gateway);
     let offer = Arc::new((std::mem::take(&mut started.exports), started.tls.take()));
-    let given_up = accept_until_signal(listener, offer, &gateway, signals).await;
+    let given_up = accept_until_signal(listener, (offer, started.linger), &gateway, signals).await;
     if given_up {
         return Err(drain::give_up(&gateway.cache, "a second signal").await);
     }
@@ -355,7 +360,7 @@ fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), Cl
 /// Serves clients until a signal or an order to end, then answers what is under way. Returns whether a second signal ended that.
 async fn accept_until_signal(
     listener: Listener,
-    offer: Arc<(Exports, Option<Tls>)>,
+    (offer, linger): (Arc<(Exports, Option<Tls>)>, Duration),
     gateway: &Arc<Gateway>,
     signals: &mut Signals,
 ) -> bool {
@@ -375,9 +380,11 @@ async fn accept_until_signal(
                 Ok(stream) => {
                     let (offer, stopped) = (Arc::clone(&offer), stopped.clone());
                     let room = room.clone();
+                    let linger = Linger::over(&stream, &gateway.clients, linger);
                     clients.spawn(async move {
                         let (exports, tls) = &*offer;
-                        let served = serve_connection(stream, (exports, &room), tls.as_ref(), stopped);
+                        let client = (stream, linger);
+                        let served = serve_connection(client, (exports, &room), tls.as_ref(), stopped);
                         if let Err(error) = served.await {
                             note(&format!("a client was dropped: {error}"));
                         }
