@@ -111,10 +111,14 @@ pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     };
     match come_in {
         Some(Client::Plain(stream, agreed)) => {
-            Connection::new((stream, pause), (&agreed, room), stop).serve().await
+            Connection::new((stream, pause), (&agreed, room), stop)
+                .serve()
+                .await
         }
         Some(Client::Encrypted(stream, agreed)) => {
-            Connection::new((stream, pause), (&agreed, room), stop).serve().await
+            Connection::new((stream, pause), (&agreed, room), stop)
+                .serve()
+                .await
         }
         None => Ok(()),
     }

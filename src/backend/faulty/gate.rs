@@ -100,12 +100,22 @@ impl GateState {
         operation: Operation,
         fate: Fate,
     ) -> Result<(Operation, Fate), AnswerFuture> {
-        let rule = self.waiting.lock().rule.clone();
-        if !rule.is_some_and(|rule| rule(&operation)) {
-            return Ok((operation, fate));
-        }
         let (answer, answered) = oneshot::channel();
-        let mut waiting = self.waiting.lock();
+        // The rule is asked without the lock, since it may use the gate. Who changes it meanwhile has seen all that is held.
+        let mut waiting = loop {
+            let rule = self.waiting.lock().rule.clone();
+            let Some(rule) = rule.filter(|rule| rule(&operation)) else {
+                return Ok((operation, fate));
+            };
+            let waiting = self.waiting.lock();
+            if waiting
+                .rule
+                .as_ref()
+                .is_some_and(|now| Arc::ptr_eq(now, &rule))
+            {
+                break waiting;
+            }
+        };
         let number = waiting.next;
         waiting.next += 1;
         let held = Held {

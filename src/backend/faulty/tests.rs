@@ -389,6 +389,20 @@ async fn the_gate_loses_replies_and_lands_what_was_given_up() {
 }
 
 #[tokio::test]
+async fn what_arrives_while_the_gate_opens_is_not_left_behind() {
+    let (store, _) = unreliable(1, FaultPlan::default());
+    let (gate, opener) = (store.gate(), store.gate());
+    // The worst moment: the rule has been asked, and its answer has not been acted on.
+    gate.hold_where(move |_| {
+        opener.open();
+        true
+    });
+    let write = store.write(write_of(b"1"));
+    assert!(gate.held().is_empty());
+    assert_eq!(write.await, Ok(()));
+}
+
+#[tokio::test]
 async fn the_gate_chooses_by_predicate() {
     let (store, _) = unreliable(1, FaultPlan::default());
     let gate = store.gate();

@@ -13,7 +13,7 @@ const STREAMS: usize = 8;
 const FIRST_WINDOW: u64 = 128 << 10;
 /// How much is asked for at once: who waits for its front does not wait for more than that.
 const PART_BYTES: u64 = 256 << 10;
-/// How many fetches ahead of clients are under way at once; what would be one more is left out.
+/// How many fetches ahead of clients are under way at once; one more has to wait for a later read.
 const FETCHES_MAX: usize = 8;
 /// Smaller units are not worth a thought: most clients read pages.
 const SMALL_UNIT: u64 = 4096;
@@ -44,8 +44,9 @@ struct Streams {
 }
 
 impl Streams {
-    /// Notes a read, and tells what to fetch now. A sequence whose reads overtake each other stays one.
-    fn note(&mut self, (start, end): Span, limits: &Limits) -> Option<Span> {
+    /// Notes a read, and tells what to fetch now, where that may be: what may not stays for the next read of the sequence. A
+    /// sequence whose reads overtake each other stays one.
+    fn note(&mut self, (start, end): Span, (limits, may_fetch): (&Limits, bool)) -> Option<Span> {
         self.reads += 1;
         let seen = self.reads;
         let goes_on = |stream: &&mut Stream| {
@@ -68,7 +69,7 @@ impl Streams {
             stream.window = FIRST_WINDOW.min(limits.window_max);
         }
         let from = stream.asked.max(limits.up(stream.next));
-        if from - stream.next > stream.window / 2 {
+        if !may_fetch || from - stream.next > stream.window / 2 {
             return None;
         }
         let to = limits.up(stream.next + stream.window);
@@ -162,9 +163,12 @@ impl Ahead {
             return;
         }
         let span = (offset, offset.saturating_add(len));
-        let next = self.shared.streams().note(span, &self.limits);
+        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        while fetches.try_join_next().is_some() {}
+        let may_fetch = fetches.len() < FETCHES_MAX;
+        let next = self.shared.streams().note(span, (&self.limits, may_fetch));
         if let Some(span) = next {
-            self.fetch(set.clone(), span);
+            fetches.spawn(self.fetch(set.clone(), span));
         }
     }
 
@@ -173,30 +177,26 @@ impl Ahead {
         self.shared.is_failing.store(false, Ordering::Relaxed);
     }
 
-    fn fetch(&self, set: ObjectSet, (from, to): Span) {
-        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-        while fetches.try_join_next().is_some() {}
-        if fetches.len() >= FETCHES_MAX {
-            return;
-        }
+    fn fetch(&self, set: ObjectSet, (from, to): Span) -> impl Future<Output = ()> + 'static {
         let shared = Arc::clone(&self.shared);
         let step = PART_BYTES.max(self.limits.unit);
-        fetches.spawn(async move {
+        async move {
             let parts = (from..to).step_by(usize::try_from(step).unwrap_or(usize::MAX));
             let parts = parts.map(|at| set.prefetch_at(at, step.min(to - at)));
             if try_join_all(parts).await.is_err() {
                 shared.is_failing.store(true, Ordering::Relaxed);
                 shared.streams().stop((from, to));
             }
-        });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use cachalot::Layout;
-    use cachalot::backend::StoreCondition;
+    use cachalot::backend::{OperationKind, StoreCondition};
     use cachalot_nbd::Export;
+    use futures::poll;
 
     use super::super::tests::{Rig, SIZE, rig_ahead};
     use super::*;
@@ -312,11 +312,11 @@ mod tests {
     fn sequences_that_take_turns_are_told_apart() {
         let mut streams = Streams::default();
         let far = 32 << 20;
-        assert_eq!(streams.note((0, 4096), &limits()), None);
-        assert_eq!(streams.note((far, far + 4096), &limits()), None);
-        let first = streams.note((4096, 8192), &limits());
+        assert_eq!(streams.note((0, 4096), (&limits(), true)), None);
+        assert_eq!(streams.note((far, far + 4096), (&limits(), true)), None);
+        let first = streams.note((4096, 8192), (&limits(), true));
         assert_eq!(first, Some((UNIT, 3 * UNIT)));
-        let second = streams.note((far + 4096, far + 8192), &limits());
+        let second = streams.note((far + 4096, far + 8192), (&limits(), true));
         assert_eq!(second, Some((far + UNIT, far + 3 * UNIT)));
     }
 
@@ -325,7 +325,7 @@ mod tests {
         let mut streams = Streams::default();
         let mut asked = Vec::new();
         for page in [0_u64, 1, 3, 2, 6, 4, 5, 7, 40, 30] {
-            asked.extend(streams.note((page * 4096, (page + 1) * 4096), &limits()));
+            asked.extend(streams.note((page * 4096, (page + 1) * 4096), (&limits(), true)));
         }
         let known = streams.streams.iter().filter(|stream| stream.seen > 0);
         assert_eq!(known.count(), 1);
@@ -334,5 +334,30 @@ mod tests {
             asked.windows(2).all(|two| two[0].1 <= two[1].0),
             "{asked:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_fetched_ahead_now_is_fetched_later() {
+        let rig = rig(1 << 20).await;
+        let gate = rig.control.gate();
+        gate.hold_kind(OperationKind::Read);
+        // As many sequences as there may be fetches, each held up, and the front of one more.
+        let starts = (0..=FETCHES_MAX as u64).map(|stream| stream * (4 << 20));
+        let mut reads = Vec::new();
+        for start in starts {
+            for at in [start, start + 4096] {
+                let mut read = rig.disk.read(at, 4096);
+                assert!(poll!(read.as_mut()).is_pending());
+                reads.push(read);
+            }
+        }
+        assert_eq!(rig.disk.ahead.fetches.lock().unwrap().len(), FETCHES_MAX);
+        gate.open();
+        futures::future::try_join_all(reads).await.unwrap();
+        rig.settled().await;
+        let last = FETCHES_MAX as u64 * (4 << 20);
+        let (_, before) = rig.fetched();
+        rig.read(last + 8192).await;
+        assert_eq!(rig.fetched().1, before + 2 * UNIT, "the window was skipped");
     }
 }

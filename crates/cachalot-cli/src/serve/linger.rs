@@ -93,7 +93,11 @@ impl<C: Clock> Pause for Linger<C> {
         if let Some(begun) = self.begun.take() {
             // Asleep one hears of it later than it came.
             let is_short = self.clock.now().since(begun) < 2 * self.longest;
-            self.brisk = if is_short { self.brisk.saturating_add(1) } else { 0 };
+            self.brisk = if is_short {
+                self.brisk.saturating_add(1)
+            } else {
+                0
+            };
         }
     }
 }
@@ -116,7 +120,9 @@ mod tests {
 
     impl Clock for Ticking {
         fn now(&self) -> Moment {
-            Moment::default().after(Duration::from_micros(self.0.fetch_add(1, Ordering::Relaxed)))
+            Moment::default().after(Duration::from_micros(
+                self.0.fetch_add(1, Ordering::Relaxed),
+            ))
         }
 
         fn timestamp(&self) -> Timestamp {
