@@ -100,7 +100,6 @@ impl GateState {
         operation: Operation,
         fate: Fate,
     ) -> Result<(Operation, Fate), AnswerFuture> {
-        let (answer, answered) = oneshot::channel();
         // The rule is asked without the lock, since it may use the gate. Who changes it meanwhile has seen all that is held.
         let mut waiting = loop {
             let rule = self.waiting.lock().rule.clone();
@@ -116,6 +115,7 @@ impl GateState {
                 break waiting;
             }
         };
+        let (answer, answered) = oneshot::channel();
         let number = waiting.next;
         waiting.next += 1;
         let held = Held {

@@ -44,9 +44,14 @@ struct Streams {
 }
 
 impl Streams {
-    /// Notes a read, and tells what to fetch now, where that may be: what may not stays for the next read of the sequence. A
+    /// Notes a read, and tells what to fetch now. What may not be fetched now stays for the next read of the sequence. A
     /// sequence whose reads overtake each other stays one.
-    fn note(&mut self, (start, end): Span, (limits, may_fetch): (&Limits, bool)) -> Option<Span> {
+    fn note(
+        &mut self,
+        (start, end): Span,
+        limits: &Limits,
+        may_fetch: impl FnOnce() -> bool,
+    ) -> Option<Span> {
         self.reads += 1;
         let seen = self.reads;
         let goes_on = |stream: &&mut Stream| {
@@ -69,11 +74,11 @@ impl Streams {
             stream.window = FIRST_WINDOW.min(limits.window_max);
         }
         let from = stream.asked.max(limits.up(stream.next));
-        if !may_fetch || from - stream.next > stream.window / 2 {
+        if from - stream.next > stream.window / 2 {
             return None;
         }
         let to = limits.up(stream.next + stream.window);
-        if from >= to {
+        if from >= to || !may_fetch() {
             return None;
         }
         stream.asked = to;
@@ -163,11 +168,14 @@ impl Ahead {
             return;
         }
         let span = (offset, offset.saturating_add(len));
-        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-        while fetches.try_join_next().is_some() {}
-        let may_fetch = fetches.len() < FETCHES_MAX;
-        let next = self.shared.streams().note(span, (&self.limits, may_fetch));
-        if let Some(span) = next {
+        let mut under_way = None;
+        let may_fetch = || {
+            let fetches = under_way.insert(self.fetches());
+            while fetches.try_join_next().is_some() {}
+            fetches.len() < FETCHES_MAX
+        };
+        let next = self.shared.streams().note(span, &self.limits, may_fetch);
+        if let (Some(span), Some(mut fetches)) = (next, under_way) {
             fetches.spawn(self.fetch(set.clone(), span));
         }
     }
@@ -175,6 +183,10 @@ impl Ahead {
     /// Notes that the store has answered.
     pub(super) fn store_answers(&self) {
         self.shared.is_failing.store(false, Ordering::Relaxed);
+    }
+
+    fn fetches(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fetch(&self, set: ObjectSet, (from, to): Span) -> impl Future<Output = ()> + 'static {
@@ -313,11 +325,11 @@ mod tests {
     fn sequences_that_take_turns_are_told_apart() {
         let mut streams = Streams::default();
         let far = 32 << 20;
-        assert_eq!(streams.note((0, 4096), (&limits(), true)), None);
-        assert_eq!(streams.note((far, far + 4096), (&limits(), true)), None);
-        let first = streams.note((4096, 8192), (&limits(), true));
+        assert_eq!(streams.note((0, 4096), &limits(), || true), None);
+        assert_eq!(streams.note((far, far + 4096), &limits(), || true), None);
+        let first = streams.note((4096, 8192), &limits(), || true);
         assert_eq!(first, Some((UNIT, 3 * UNIT)));
-        let second = streams.note((far + 4096, far + 8192), (&limits(), true));
+        let second = streams.note((far + 4096, far + 8192), &limits(), || true);
         assert_eq!(second, Some((far + UNIT, far + 3 * UNIT)));
     }
 
@@ -325,7 +337,7 @@ mod tests {
     fn a_read_that_is_only_near_another_is_no_sequence() {
         let mut streams = Streams::default();
         for at in [0, 100 << 10, 220 << 10, 150 << 10] {
-            assert_eq!(streams.note((at, at + 4096), (&limits(), true)), None);
+            assert_eq!(streams.note((at, at + 4096), &limits(), || true), None);
         }
     }
 
@@ -334,7 +346,7 @@ mod tests {
         let mut streams = Streams::default();
         let mut asked = Vec::new();
         for page in [0_u64, 1, 3, 2, 6, 4, 5, 7, 40, 30] {
-            asked.extend(streams.note((page * 4096, (page + 1) * 4096), (&limits(), true)));
+            asked.extend(streams.note((page * 4096, (page + 1) * 4096), &limits(), || true));
         }
         let known = streams.streams.iter().filter(|stream| stream.seen > 0);
         assert_eq!(known.count(), 1);

@@ -50,10 +50,10 @@ pub(crate) struct ServeArgs {
     /// all [default: 2MiB, 0 for `file:` and `memory:`].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) read_ahead: Option<u64>,
-    /// How long to look out for the next request of a client that is alone and asked again soon before, instead of sleeping.
-    /// It spares the time of waking up and takes a processor meanwhile; 0s is not at all.
-    #[arg(long, value_name = "TIME", default_value = "50us", value_parser = humantime::parse_duration)]
-    pub(crate) linger: Duration,
+    /// How long to poll for the next request of a client that is alone and asked again soon before, instead of sleeping.
+    /// It spares the time of waking up and takes a processor meanwhile; at most 1ms, and 0s is not at all.
+    #[arg(long, value_name = "TIME", default_value = "50us", value_parser = parse_busy_poll)]
+    pub(crate) busy_poll: Duration,
     /// Have the store fail, delay and go away on purpose, as this seed says, to see what stands on top of it bear that.
     #[arg(long, value_name = "SEED")]
     pub(crate) rehearse: Option<u64>,
@@ -65,6 +65,17 @@ pub(crate) struct ServeArgs {
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+}
+
+/// The thread that polls does nothing else, and does not hear of an order to end.
+const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
+
+fn parse_busy_poll(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time > BUSY_POLL_MAX {
+        return Err("longer than 1ms, which a sleep takes far less than: try 50us".to_owned());
+    }
+    Ok(time)
 }
 
 /// Encryption, which every client must then use.
@@ -116,6 +127,20 @@ impl FromStr for AdminPath {
             "" => Err("a socket needs a path, as in /run/disk.ctl".to_owned()),
             "none" => Ok(Self::None),
             path => Ok(Self::At(path.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_that_would_hold_a_thread_for_long_is_refused() {
+        assert_eq!(parse_busy_poll("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_busy_poll("1ms"), Ok(BUSY_POLL_MAX));
+        for refused in ["1001us", "1year", "50"] {
+            assert!(parse_busy_poll(refused).is_err(), "{refused}");
         }
     }
 }

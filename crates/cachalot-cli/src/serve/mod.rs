@@ -3,11 +3,11 @@
 mod admin;
 mod ahead;
 mod args;
+mod busy_poll;
 mod drain;
 mod export;
 mod gateway;
 mod http;
-mod linger;
 mod listener;
 mod metrics;
 mod mode;
@@ -37,9 +37,9 @@ pub(crate) use self::listener::ListenAddress;
 use self::admin::SocketFile;
 use self::ahead::{Ahead, DEFAULT_WINDOW};
 use self::args::AdminPath;
+use self::busy_poll::BusyPoll;
 use self::export::VolumeExport;
 use self::gateway::{Gateway, Stage};
-use self::linger::Linger;
 use self::listener::Listener;
 use self::mode::ModeSwitch;
 use self::patience::Patience;
@@ -133,8 +133,8 @@ struct Started {
     listener: Option<Listener>,
     exports: Exports,
     tls: Option<Tls>,
-    /// How long a client that is alone is looked out for.
-    linger: Duration,
+    /// How long the next request of a client that is alone is polled for.
+    busy_poll: Duration,
     /// Unless the store is only read.
     backend: Option<Arc<dyn Backend>>,
     admin: Option<SocketFile>,
@@ -214,7 +214,7 @@ async fn start(
         listener: Some(listener),
         exports: served,
         tls,
-        linger: args.linger,
+        busy_poll: args.busy_poll,
         backend: (!args.read_only).then_some(backend),
         admin,
         services,
@@ -324,7 +324,8 @@ async fn run(started: &mut Started, signals: &mut Signals) -> Result<(), CliErro
     };
     let gateway = Arc::clone(&started.gateway);
     let offer = Arc::new((std::mem::take(&mut started.exports), started.tls.take()));
-    let given_up = accept_until_signal(listener, (offer, started.linger), &gateway, signals).await;
+    let given_up =
+        accept_until_signal(listener, (offer, started.busy_poll), &gateway, signals).await;
     if given_up {
         return Err(drain::give_up(&gateway.cache, "a second signal").await);
     }
@@ -360,7 +361,7 @@ fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), Cl
 /// Serves clients until a signal or an order to end, then answers what is under way. Returns whether a second signal ended that.
 async fn accept_until_signal(
     listener: Listener,
-    (offer, linger): (Arc<(Exports, Option<Tls>)>, Duration),
+    (offer, busy_poll): (Arc<(Exports, Option<Tls>)>, Duration),
     gateway: &Arc<Gateway>,
     signals: &mut Signals,
 ) -> bool {
@@ -380,10 +381,10 @@ async fn accept_until_signal(
                 Ok(stream) => {
                     let (offer, stopped) = (Arc::clone(&offer), stopped.clone());
                     let room = room.clone();
-                    let linger = Linger::over(&stream, &gateway.clients, linger);
+                    let pause = BusyPoll::over(&stream, &gateway.clients, busy_poll);
                     clients.spawn(async move {
                         let (exports, tls) = &*offer;
-                        let client = (stream, linger);
+                        let client = (stream, pause);
                         let served = serve_connection(client, (exports, &room), tls.as_ref(), stopped);
                         if let Err(error) = served.await {
                             note(&format!("a client was dropped: {error}"));

@@ -1,4 +1,4 @@
-//! How the gateway waits for the next request of a client that is alone: awake for a moment, where that pays.
+//! Busy polling: how the gateway waits for the next request of a client that is alone, awake for a moment where that pays.
 //!
 //! A thread that sleeps until a client asks takes its time to wake, on virtual machines longer than the request itself. So a
 //! client that asks for one thing at a time, and soon again, is looked out for; one that let the server look in vain is not,
@@ -19,7 +19,7 @@ const BRISK_MIN: u32 = 16;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Linger<C = SystemClock> {
+pub(super) struct BusyPoll<C = SystemClock> {
     /// The client's socket; without one there is nothing to look at.
     socket: Option<OwnedFd>,
     /// How many clients there are.
@@ -33,14 +33,14 @@ pub(super) struct Linger<C = SystemClock> {
     brisk: u32,
 }
 
-impl Linger {
+impl BusyPoll {
     pub(super) fn over(socket: &impl AsFd, clients: &Arc<AtomicUsize>, longest: Duration) -> Self {
         let socket = socket.as_fd().try_clone_to_owned().ok();
         Self::new(socket, clients, (longest, SystemClock::new()))
     }
 }
 
-impl<C: Clock> Linger<C> {
+impl<C: Clock> BusyPoll<C> {
     fn new(
         socket: Option<OwnedFd>,
         clients: &Arc<AtomicUsize>,
@@ -70,7 +70,7 @@ impl<C: Clock> Linger<C> {
     }
 }
 
-impl<C: Clock> Pause for Linger<C> {
+impl<C: Clock> Pause for BusyPoll<C> {
     fn begin(&mut self, done: usize) {
         if self.longest.is_zero() || !self.is_alone() {
             return;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     struct Rig {
-        linger: Linger<Ticking>,
+        polls: BusyPoll<Ticking>,
         client: UnixStream,
     }
 
@@ -141,7 +141,7 @@ mod tests {
             let clients = Arc::new(AtomicUsize::new(clients));
             let timing = (LONGEST, Ticking::default());
             Self {
-                linger: Linger::new(Some(server.into()), &clients, timing),
+                polls: BusyPoll::new(Some(server.into()), &clients, timing),
                 client,
             }
         }
@@ -149,12 +149,12 @@ mod tests {
         /// How many looks at the clock a wait took until the thread slept, when the request came so much later and was
         /// alone, or not.
         fn wait_among(&mut self, done: usize, after: u64) -> u64 {
-            let clock = |rig: &Self| rig.linger.clock.0.load(Ordering::Relaxed);
+            let clock = |rig: &Self| rig.polls.clock.0.load(Ordering::Relaxed);
             let before = clock(self);
-            self.linger.begin(done);
+            self.polls.begin(done);
             let looked = clock(self) - before;
-            self.linger.clock.0.fetch_add(after, Ordering::Relaxed);
-            self.linger.end();
+            self.polls.clock.0.fetch_add(after, Ordering::Relaxed);
+            self.polls.end();
             looked
         }
 
@@ -180,7 +180,7 @@ mod tests {
         rig.client.write_all(b"request").unwrap();
         assert_eq!(rig.wait(0), 1, "it has come, so nobody waits");
         let mut rest = [0; 7];
-        let mut socket = UnixStream::from(rig.linger.socket.as_ref().unwrap().try_clone().unwrap());
+        let mut socket = UnixStream::from(rig.polls.socket.as_ref().unwrap().try_clone().unwrap());
         socket.read_exact(&mut rest).unwrap();
         assert_eq!(rig.wait(200), 51, "it was worth it");
         assert_eq!(rig.wait(0), 1, "it took its time");
@@ -198,7 +198,7 @@ mod tests {
     fn a_client_among_others_is_not_looked_out_for() {
         let mut rig = Rig::new(1);
         rig.hurry();
-        rig.linger.clients.store(2, Ordering::Relaxed);
+        rig.polls.clients.store(2, Ordering::Relaxed);
         assert_eq!(rig.wait(0), 0);
     }
 
@@ -206,7 +206,7 @@ mod tests {
     fn who_is_told_not_to_does_not_look() {
         let mut rig = Rig::new(1);
         rig.hurry();
-        rig.linger.longest = Duration::ZERO;
+        rig.polls.longest = Duration::ZERO;
         assert_eq!(rig.wait(0), 0);
     }
 }
