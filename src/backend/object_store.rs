@@ -18,8 +18,8 @@ mod lock;
 mod naming;
 mod objects;
 mod requests;
-mod runtime;
 mod store;
+mod threads;
 mod url;
 
 #[cfg(test)]
@@ -42,8 +42,8 @@ use self::naming::Keys;
 use self::objects::Objects;
 pub use self::requests::ObjectStoreRequests;
 use self::requests::{Caller, Parts, Requests};
-use self::runtime::{Runtime, Spawner};
 use self::store::{Store, Target};
+use self::threads::{Connect, Place, Spawner, Threads};
 pub use self::url::{ObjectStoreKind, ObjectStoreUrl};
 use super::{
     Backend, BackendRead, BackendWrite, Capabilities, ListPage, LockError, LockRequest, ObjectStat,
@@ -85,8 +85,12 @@ pub struct ObjectStoreOptions {
     /// Of how many objects the size is remembered. Higher saves requests, lower saves memory, some 300 bytes for
     /// each. Default: 65,536.
     pub objects_known_max: usize,
-    /// The threads that make requests. Default: 2.
+    /// The threads that make requests, each over connections of its own. Default: 2.
     pub threads: usize,
+    /// Whether a read that finds nothing else under way is made on the thread that asks, as long as that is within a
+    /// current-thread runtime of tokio, which has to be driven until the answer comes: so are the threads of actix, on
+    /// which a cache asks. That spares two wake-ups of threads, but lets that thread sign and decrypt. Default: no.
+    pub reads_on_caller: bool,
 }
 
 impl Default for ObjectStoreOptions {
@@ -99,6 +103,7 @@ impl Default for ObjectStoreOptions {
             retry_for: Duration::from_secs(30),
             objects_known_max: 1 << 16,
             threads: 2,
+            reads_on_caller: false,
         }
     }
 }
@@ -117,13 +122,14 @@ impl ObjectStoreOptions {
         url: &ObjectStoreUrl,
         open: ObjectStoreOpen,
     ) -> Result<ObjectStoreBackend, ObjectStoreError> {
-        let client = url.connect(self.request_timeout)?;
+        let (address, request_timeout) = (url.clone(), self.request_timeout);
+        let connect = move || address.connect(request_timeout);
         let opening = Opening {
             place: url.to_string(),
             must_have: url.block_bytes,
             open,
         };
-        self.start(client, &url.prefix, opening, system_parts())
+        self.start(Arc::new(connect), &url.prefix, opening, system_parts())
     }
 
     /// Opens the store below a prefix of any [`ObjectStore`]. That should repeat no requests by itself and give each
@@ -142,12 +148,13 @@ impl ObjectStoreOptions {
             must_have: None,
             open,
         };
-        self.start(client, prefix, opening, system_parts())
+        let connect = move || Ok(Arc::clone(&client));
+        self.start(Arc::new(connect), prefix, opening, system_parts())
     }
 
     fn start(
         &self,
-        client: Arc<dyn ObjectStore>,
+        connect: Arc<Connect>,
         prefix: &str,
         opening: Opening,
         parts: Parts,
@@ -156,8 +163,8 @@ impl ObjectStoreOptions {
         if !is_block_size(block_bytes) {
             return Err(ObjectStoreError::BadBlockSize { block_bytes });
         }
-        let runtime = Runtime::start(self.threads)?;
-        let Some(spawner) = runtime.spawner() else {
+        let threads = Threads::start(self.threads, self.reads_on_caller, connect)?;
+        let Some((spawner, client)) = threads.first() else {
             return Err(BackendError::Unavailable.into());
         };
         let requests = Requests::new(client, self.requests_max, self.retry_for, parts);
@@ -181,9 +188,9 @@ impl ObjectStoreOptions {
         });
         Ok(ObjectStoreBackend {
             store,
+            threads,
             spawner,
             request_timeout: self.request_timeout,
-            _runtime: runtime,
         })
     }
 }
@@ -195,8 +202,11 @@ fn system_parts() -> Parts {
     }
 }
 
+/// No block is larger.
+const BLOCK_BYTES_MAX: u64 = 16 << 20;
+
 const fn is_block_size(bytes: u64) -> bool {
-    bytes.is_power_of_two() && bytes >= 4 << 10 && bytes <= 16 << 20
+    bytes.is_power_of_two() && bytes >= 4 << 10 && bytes <= BLOCK_BYTES_MAX
 }
 
 /// What is asked of a place where a store may be.
@@ -255,9 +265,9 @@ impl Opening {
 #[derive(Debug)]
 pub struct ObjectStoreBackend {
     store: Arc<Store>,
+    threads: Threads,
     spawner: Spawner,
     request_timeout: Duration,
-    _runtime: Runtime,
 }
 
 /// Marks a caller as gone when its future is dropped.
@@ -282,8 +292,10 @@ impl ObjectStoreBackend {
         self.store.block_bytes
     }
 
+    /// Starts an operation at a place; without one, the backend has ended.
     fn run<T, F>(
         &self,
+        place: Option<Place>,
         operation: impl FnOnce(Arc<Store>, Caller) -> F,
         guarding: Option<&ObjectName>,
     ) -> BoxFuture<'static, Result<T, BackendError>>
@@ -291,13 +303,16 @@ impl ObjectStoreBackend {
         T: Send + 'static,
         F: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
+        let Some(place) = place else {
+            return ready(Err(BackendError::Unavailable)).boxed();
+        };
         let gone = Arc::new(AtomicBool::new(false));
         let presence = Presence(Arc::clone(&gone));
         let guards = guarding.map_or_else(Vec::new, |name| self.store.guards_of(name));
-        let caller = Caller::new(gone, guards);
+        let caller = Caller::new(gone, guards, Arc::clone(&place.client));
         let operation = operation(Arc::clone(&self.store), caller);
         let (reply, answer) = oneshot::channel();
-        self.spawner.spawn(async move {
+        place.spawn(async move {
             // Nobody may be left to tell.
             drop(reply.send(operation.await));
         });
@@ -320,6 +335,7 @@ impl ObjectStoreBackend {
     {
         let guarded = name.clone();
         self.run(
+            self.threads.for_change(),
             |store, caller| {
                 let target = store.target(name, caller);
                 operation(store, target)
@@ -349,6 +365,7 @@ impl Backend for ObjectStoreBackend {
             return unsupported("reads of snapshots");
         }
         self.run(
+            self.threads.for_read(),
             |store, caller| {
                 let target = store.target(read.object.clone(), caller);
                 async move { store.read(&target, &read).await }
@@ -400,6 +417,7 @@ impl Backend for ObjectStoreBackend {
 
     fn stat(&self, object: ObjectName) -> BoxFuture<'static, Result<ObjectStat, BackendError>> {
         self.run(
+            self.threads.for_read(),
             |store, caller| {
                 let target = store.target(object, caller);
                 async move { store.stat(&target).await }
@@ -420,6 +438,7 @@ impl Backend for ObjectStoreBackend {
             names_max,
         };
         self.run(
+            self.threads.for_change(),
             |store, caller| async move { store.list(&caller, &query).await },
             None,
         )

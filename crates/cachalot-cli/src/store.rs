@@ -149,7 +149,12 @@ impl StoreUrl {
                     OpenFor::Reading | OpenFor::Changing => ObjectStoreOpen::Existing,
                     OpenFor::Adding => ObjectStoreOpen::ExistingOrNew,
                 };
-                Ok(Arc::new(ObjectStoreOptions::default().open(url, open)?))
+                let options = ObjectStoreOptions {
+                    // The threads that ask are those of the cache.
+                    reads_on_caller: true,
+                    ..ObjectStoreOptions::default()
+                };
+                Ok(Arc::new(options.open(url, open)?))
             }
             // Pools are made by whoever runs the cluster, and namespaces need no making.
             #[cfg(feature = "rados")]

@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 
 use super::naming::last_part;
 use super::requests::{Caller, Requests};
-use super::runtime::Spawner;
 use super::store::Store;
+use super::threads::Spawner;
 use crate::backend::{HeldLock, LockError, LockRequest};
 use crate::error::BackendError;
 use crate::types::{Moment, ObjectName};

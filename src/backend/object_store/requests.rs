@@ -14,17 +14,19 @@ use std::time::Duration;
 use ::object_store::client::{HttpError, HttpErrorKind};
 use ::object_store::path::Path;
 use ::object_store::{
-    Error, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload, Result as Answer,
+    Error, GetOptions, GetRange, PutMode, PutOptions, PutPayload, Result as Answer,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use super::BLOCK_BYTES_MAX;
 use super::connector::NoRoom;
 use super::lock::Guard;
+use super::threads::Client;
 use crate::backend::Delayer;
 use crate::clock::Clock;
 use crate::error::BackendError;
@@ -78,12 +80,30 @@ fn add(counter: &AtomicU64, by: usize) {
 pub(super) struct Caller {
     gone: Arc<AtomicBool>,
     guards: Vec<Arc<Guard>>,
+    /// Whose connections its requests take; those of the first thread otherwise.
+    client: Option<Client>,
 }
 
 impl Caller {
     /// One that is gone once the flag says so, and writes under these locks.
-    pub(super) const fn new(gone: Arc<AtomicBool>, guards: Vec<Arc<Guard>>) -> Self {
-        Self { gone, guards }
+    pub(super) const fn new(
+        gone: Arc<AtomicBool>,
+        guards: Vec<Arc<Guard>>,
+        client: Client,
+    ) -> Self {
+        Self {
+            gone,
+            guards,
+            client: Some(client),
+        }
+    }
+
+    /// The same, needing no right to write.
+    fn reading(&self) -> Self {
+        Self {
+            guards: Vec::new(),
+            ..self.clone()
+        }
     }
 
     /// Whether nobody waits any more.
@@ -95,7 +115,7 @@ impl Caller {
 /// Requests to one store.
 #[derive(Debug)]
 pub(super) struct Requests {
-    store: Arc<dyn ObjectStore>,
+    client: Client,
     slots: Semaphore,
     requests_max: u32,
     /// How many requests failed since the last success.
@@ -120,13 +140,13 @@ impl std::fmt::Debug for Parts {
 
 impl Requests {
     pub(super) fn new(
-        store: Arc<dyn ObjectStore>,
+        client: Client,
         requests_max: usize,
         retry_for: Duration,
         parts: Parts,
     ) -> Self {
         Self {
-            store,
+            client,
             slots: Semaphore::new(requests_max.clamp(1, Semaphore::MAX_PERMITS)),
             requests_max: u32::try_from(requests_max.max(1)).unwrap_or(u32::MAX),
             streak: AtomicU32::new(0),
@@ -162,26 +182,41 @@ impl Requests {
         path: &Path,
         range: Option<std::ops::Range<u64>>,
     ) -> Result<Option<Bytes>, BackendError> {
-        let attempt = || self.get_once(path, range.clone()).boxed();
-        // Reads need no right to write.
-        let reader = Caller::new(Arc::clone(&caller.gone), Vec::new());
-        match self.repeat(&reader, attempt).await {
+        let client = self.client_of(caller);
+        let attempt = || self.get_once(client, path, range.clone()).boxed();
+        match self.repeat(&caller.reading(), attempt).await {
             Err(BackendError::NotFound) => Ok(None),
             bytes => bytes.map(Some),
         }
     }
 
-    async fn get_once(&self, path: &Path, range: Option<std::ops::Range<u64>>) -> Answer<Bytes> {
+    fn client_of<'a>(&'a self, caller: &'a Caller) -> &'a Client {
+        caller.client.as_ref().unwrap_or(&self.client)
+    }
+
+    async fn get_once(
+        &self,
+        client: &Client,
+        path: &Path,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Answer<Bytes> {
         add(&self.counters.gets, 1);
         let range = range.map(GetRange::Bounded);
         let options = GetOptions {
             range,
             ..GetOptions::default()
         };
-        let bytes = self.store.get_opts(path, options).await?.bytes().await?;
-        add(&self.counters.get_bytes, bytes.len());
+        let answer = client.get_opts(path, options).await?;
+        let len = answer.range.end.saturating_sub(answer.range.start);
+        let len = usize::try_from(len.min(BLOCK_BYTES_MAX)).unwrap_or_default();
         // What comes may be a small part of the buffer that the connection read into.
-        Ok(Bytes::copy_from_slice(&bytes))
+        let mut bytes = Vec::with_capacity(len);
+        let mut parts = answer.into_stream();
+        while let Some(part) = parts.try_next().await? {
+            bytes.extend_from_slice(&part);
+        }
+        add(&self.counters.get_bytes, bytes.len());
+        Ok(Bytes::from(bytes))
     }
 
     /// Stores an object whole.
@@ -191,7 +226,11 @@ impl Requests {
         path: &Path,
         bytes: &Bytes,
     ) -> Result<(), BackendError> {
-        let attempt = || self.put_once(path, bytes, PutMode::Overwrite).boxed();
+        let client = self.client_of(caller);
+        let attempt = || {
+            self.put_once(client, path, bytes, PutMode::Overwrite)
+                .boxed()
+        };
         self.repeat(caller, attempt).await.map_err(no_bucket)
     }
 
@@ -199,7 +238,7 @@ impl Requests {
     /// mean that it did.
     pub(super) async fn create(&self, path: &Path, bytes: &Bytes) -> Result<bool, BackendError> {
         let attempt = || {
-            let creating = self.put_once(path, bytes, PutMode::Create);
+            let creating = self.put_once(&self.client, path, bytes, PutMode::Create);
             creating
                 .map(|answer| match answer {
                     Ok(()) => Ok(true),
@@ -213,17 +252,25 @@ impl Requests {
             .map_err(no_bucket)
     }
 
-    async fn put_once(&self, path: &Path, bytes: &Bytes, mode: PutMode) -> Answer<()> {
+    async fn put_once(
+        &self,
+        client: &Client,
+        path: &Path,
+        bytes: &Bytes,
+        mode: PutMode,
+    ) -> Answer<()> {
         add(&self.counters.puts, 1);
         add(&self.counters.put_bytes, bytes.len());
         let payload = PutPayload::from_bytes(bytes.clone());
         let options = PutOptions::from(mode);
-        self.store.put_opts(path, payload, options).await.map(drop)
+        client.put_opts(path, payload, options).await.map(drop)
     }
 
     /// One attempt to store an object, ahead of all that waits for a slot.
     pub(super) async fn put_now(&self, path: &Path, bytes: &Bytes) -> Result<(), BackendError> {
-        let answer = self.put_once(path, bytes, PutMode::Overwrite).await;
+        let answer = self
+            .put_once(&self.client, path, bytes, PutMode::Overwrite)
+            .await;
         answer
             .map_err(|error| self.judge(&error))
             .map_err(no_bucket)
@@ -231,17 +278,18 @@ impl Requests {
 
     /// Removes keys; those that are absent are no error.
     pub(super) async fn delete(&self, caller: &Caller, paths: &[Path]) -> Result<(), BackendError> {
+        let client = self.client_of(caller);
         for some in paths.chunks(PAGE_KEYS) {
-            self.repeat(caller, || self.delete_once(some).boxed())
+            self.repeat(caller, || self.delete_once(client, some).boxed())
                 .await?;
         }
         Ok(())
     }
 
-    async fn delete_once(&self, paths: &[Path]) -> Answer<()> {
+    async fn delete_once(&self, client: &Client, paths: &[Path]) -> Answer<()> {
         add(&self.counters.deletes, 1);
         let locations = stream::iter(paths.to_vec()).map(Ok).boxed();
-        let mut answers = self.store.delete_stream(locations);
+        let mut answers = client.delete_stream(locations);
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(_) | Err(Error::NotFound { .. }) => {}
@@ -259,20 +307,21 @@ impl Requests {
         after: Option<&Path>,
         keys_max: usize,
     ) -> Result<Vec<Path>, BackendError> {
-        let reader = Caller::new(Arc::clone(&caller.gone), Vec::new());
-        self.repeat(&reader, || self.list_once(below, after, keys_max).boxed())
-            .await
+        let client = self.client_of(caller);
+        let attempt = || self.list_once(client, below, after, keys_max).boxed();
+        self.repeat(&caller.reading(), attempt).await
     }
 
     async fn list_once(
         &self,
+        client: &Client,
         below: &Path,
         after: Option<&Path>,
         keys_max: usize,
     ) -> Answer<Vec<Path>> {
         let mut metas = match after {
-            Some(after) => self.store.list_with_offset(Some(below), after),
-            None => self.store.list(Some(below)),
+            Some(after) => client.list_with_offset(Some(below), after),
+            None => client.list(Some(below)),
         };
         let mut found = Vec::new();
         add(&self.counters.lists, 1);
@@ -293,7 +342,9 @@ impl Requests {
         below: &Path,
         after: &Path,
     ) -> Result<Vec<Path>, BackendError> {
-        let answer = self.list_once(below, Some(after), PAGE_KEYS).await;
+        let answer = self
+            .list_once(&self.client, below, Some(after), PAGE_KEYS)
+            .await;
         answer.map_err(|error| self.judge(&error))
     }
 

@@ -1,5 +1,6 @@
 mod client;
 mod locks;
+mod threads;
 
 use ::object_store::memory::InMemory;
 use ::object_store::path::Path;
@@ -48,8 +49,9 @@ fn open_with(options: &ObjectStoreOptions, client: Arc<dyn ObjectStore>) -> Obje
         must_have: None,
         open: ObjectStoreOpen::ExistingOrNew,
     };
+    let connect = move || Ok(Arc::clone(&client));
     options
-        .start(client, "some/where", opening, no_waiting())
+        .start(Arc::new(connect), "some/where", opening, no_waiting())
         .unwrap()
 }
 

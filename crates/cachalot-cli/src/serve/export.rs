@@ -347,6 +347,10 @@ impl VolumeExport {
         let read = self.patience.with(|| self.set.read_at(offset, len));
         let read = read.await.map_err(of_cache)?;
         self.ahead.store_answers();
+        if let Some(units) = &mut units {
+            // Mostly answered by the same fetch: then nobody has to hear that it is given up.
+            drop(poll!(units));
+        }
         Ok(read)
     }
 

@@ -48,6 +48,9 @@ pub(super) async fn answer_all(listener: Listener, gateway: Arc<Gateway>, any_ho
                 Ok(stream) => {
                     let gateway = Arc::clone(&gateway);
                     connections.spawn(async move {
+                        let Ok(stream) = stream.into_stream() else {
+                            return;
+                        };
                         let service = service_fn(|request| answer(request, &gateway, any_host));
                         let served = http1::Builder::new()
                             .timer(TokioTimer::new())

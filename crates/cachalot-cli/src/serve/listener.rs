@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream, lookup_host};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
 
 use crate::error::CliError;
 
@@ -58,6 +58,23 @@ impl fmt::Display for ListenAddress {
 pub(super) trait Stream: AsyncRead + AsyncWrite + AsFd + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + AsFd + Unpin + Send> Stream for S {}
 
+/// A connection that no runtime drives yet.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Has the current runtime drive it.
+    pub(super) fn into_stream(self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(stream) => Box::new(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Box::new(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 /// A socket that takes connections. A unix socket's file goes with it.
 #[derive(Debug)]
 pub(super) enum Listener {
@@ -101,19 +118,20 @@ impl Listener {
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// The next connection, at no runtime yet.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Ok(Accepted::Tcp(stream.into_std()?))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 // The usual 208 KiB have no room for a second answer of 128 KiB while a client takes the first. As much
                 // as the system allows; less does no harm.
                 set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES).unwrap_or_default();
-                Ok(Box::new(stream))
+                Ok(Accepted::Unix(stream.into_std()?))
             }
         }
     }

@@ -4,6 +4,7 @@ mod admin;
 mod ahead;
 mod args;
 mod busy_poll;
+mod client;
 mod drain;
 mod export;
 mod gateway;
@@ -20,7 +21,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cachalot::backend::{Backend, WriterLock};
@@ -40,7 +41,7 @@ use self::args::AdminPath;
 use self::busy_poll::BusyPoll;
 use self::export::VolumeExport;
 use self::gateway::{Gateway, Stage};
-use self::listener::Listener;
+use self::listener::{Accepted, Listener};
 use self::mode::ModeSwitch;
 use self::patience::Patience;
 use self::timings::Timings;
@@ -358,6 +359,27 @@ fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), Cl
     })
 }
 
+/// Serves one client until it goes or is told to.
+async fn serve_client(
+    stream: Accepted,
+    (offer, room): (Arc<(Exports, Option<Tls>)>, Room),
+    (clients, busy_poll): (Arc<AtomicUsize>, Duration),
+    stopped: watch::Receiver<bool>,
+) {
+    let served = match stream.into_stream() {
+        Ok(stream) => {
+            let (exports, tls) = &*offer;
+            let pause = BusyPoll::over(&stream, &clients, busy_poll);
+            let client = (stream, pause);
+            serve_connection(client, (exports, &room), tls.as_ref(), stopped).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = served {
+        note(&format!("a client was dropped: {error}"));
+    }
+}
+
 /// Serves clients until a signal or an order to end, then answers what is under way. Returns whether a second signal ended that.
 async fn accept_until_signal(
     listener: Listener,
@@ -381,13 +403,11 @@ async fn accept_until_signal(
                 Ok(stream) => {
                     let (offer, stopped) = (Arc::clone(&offer), stopped.clone());
                     let room = room.clone();
-                    let pause = BusyPoll::over(&stream, &gateway.clients, busy_poll);
+                    let counted = Arc::clone(&gateway.clients);
+                    let serve = move || serve_client(stream, (offer, room), (counted, busy_poll), stopped);
                     clients.spawn(async move {
-                        let (exports, tls) = &*offer;
-                        let client = (stream, pause);
-                        let served = serve_connection(client, (exports, &room), tls.as_ref(), stopped);
-                        if let Err(error) = served.await {
-                            note(&format!("a client was dropped: {error}"));
+                        if let Err(error) = client::on_its_own_thread(serve).await {
+                            note(&format!("a client was turned away: {error}"));
                         }
                     });
                     gateway.clients.store(clients.len(), Ordering::Relaxed);
