@@ -97,3 +97,20 @@ pub(crate) fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Re
         what,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_requests_travel_to_is_read_ahead_unless_something_else_is_asked() {
+        assert_eq!(read_ahead(None, &StoreUrl::Memory), 0);
+        assert_eq!(read_ahead(Some(7), &StoreUrl::Memory), 7);
+        #[cfg(feature = "object-store")]
+        {
+            let far = "s3://bucket".parse().unwrap();
+            assert_eq!(read_ahead(None, &far), DEFAULT_WINDOW);
+            assert_eq!(read_ahead(Some(0), &far), 0);
+        }
+    }
+}
