@@ -43,8 +43,8 @@ Examples:
   cachalot bench --store memory: --store-delay 500us    a store that takes half a millisecond to answer
   cachalot bench --read-share 0.95 --pattern uniform --working-set 1GiB --cache 256MiB
   cachalot bench --json --duration 2s | jq .cache.ops_per_second
+  cachalot bench --pattern sequential --read-share 0 --operations 65536     256 MiB, once and in order
   cachalot bench --store file:/srv/store --volume disk --read-share 1 --warm
-  cachalot bench --mode cache --pattern sequential --block-size 128KiB --read-share 0 --operations 2048
   cachalot bench --case read_hit_4k --threads 1,2       the cache alone, over a store that costs nothing
   cachalot bench --case all --json > figures.json
   cachalot bench --memory all --cache 64MiB             does the process keep to the limit?
@@ -114,9 +114,9 @@ pub(crate) struct BenchArgs {
     )]
     pub(crate) memory: Vec<Filling>,
     #[command(flatten)]
-    pub(crate) volume: VolumeArgs,
-    #[command(flatten)]
     pub(crate) scaling: ScaleArgs,
+    #[command(flatten)]
+    pub(crate) volume: VolumeArgs,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
     #[command(flatten)]
