@@ -11,6 +11,7 @@
 # 64 requests at once, and a volume of 512 MiB of random bytes; each job finds what serves it started anew.
 #
 #   cachalot     fio's own client of network block devices over a Unix socket: no kernel's page cache, no file system.
+#   in process   what `cachalot` serves the volume with, asked by `cachalot bench --volume` in the same process: no NBD, no fio.
 #   s3backer     1.5 through FUSE with --directIO and direct=1: no page cache either. libfuse 2 lets the kernel hand on one
 #                asynchronous operation at a time, so depth is threads of fio where the job is random. Its check of MD5 sums
 #                and its pause between writes of a block are off, since radosgw shows what was written; it reads 16 blocks ahead.
@@ -18,7 +19,7 @@
 #                kernel's memory beside the 128 MiB, without a limit. For what an application sees, not to compare caches.
 #
 # fsync of s3backer 1.5 does nothing. So "all stored" counts the time until the mount, or the gateway, has been told to end
-# and its process is gone, on all sides.
+# and its process is gone; that of `in process` counts the time until its flush after the last operation is done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" -ne 0 ] || [ ! -e /dev/fuse ]; then
@@ -108,6 +109,34 @@ job() {
         --fallocate=none --output-format=json --output="$place/fio.json" --aux-path="$place" "$@"
 }
 
+# RW BLOCK DEPTH SIZE STATE UNTIL: runs a job without a gateway, from a process just started to all stored.
+in_process() {
+    local rw=$1 bs=$2 depth=$3 size=$4 state=$5 until=$6 options=(--warm-up 0s --duration "${seconds}s")
+    # Once: 512 MiB in 128 KiB.
+    [ "$until" = clock ] || options=(--operations 4096)
+    [ "$state" = cold ] || options+=(--warm)
+    case "$rw" in
+    randread) options+=(--pattern uniform --read-share 1) ;;
+    randwrite) options+=(--pattern uniform --read-share 0) ;;
+    randrw) options+=(--pattern zipf --zipf-exponent 1.1 --read-share 0.7) ;;
+    read) options+=(--pattern sequential --read-share 1) ;;
+    write) options+=(--pattern sequential --read-share 0) ;;
+    esac
+    "$cachalot" bench --volume disk --store "$store" --mode cache --threads 1 --sets 1 --cache 128MiB --dirty 96MiB \
+        --target-dirty 96MiB --dirty-age 5s --writebacks 64 --block-size "${bs}iB" --in-flight "$depth" --working-set "${size}iB" \
+        "${options[@]}" --json >"$place/bench.json"
+}
+
+# Operations a second of the last job without a gateway, the larger 99th percentile in µs, and the rate with all stored.
+bench_figures() {
+    python3 -c '
+import json, sys
+side = json.load(open(sys.argv[1]))["cache"]
+p99 = max(side[kind]["p99_ns"] for kind in ("reads", "writes")) / 1e3
+print(side["ops_per_second"], p99, side["ops_per_second_settled"], sep="\t")
+' "$place/bench.json"
+}
+
 # The contents: the same bytes for each.
 head --bytes=512M /dev/urandom >"$place/content"
 "$cachalot" import --quiet "$place/content" "$store" disk
@@ -128,7 +157,7 @@ jobs=(
     "128 KiB sequential reads of 512 MiB, cold|read|128k|1|512m|cold|once"
     "128 KiB sequential reads of 512 MiB, cold|read|128k|8|512m|cold|once"
 )
-sides=(cachalot s3backer "page cache")
+sides=(cachalot "in process" s3backer "page cache")
 for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
     for row in "${jobs[@]}"; do
         IFS='|' read -r title rw bs depth size state until <<<"$row"
@@ -138,18 +167,23 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
         [ "$until" = once ] || options+=(--time_based --runtime="$seconds")
         [ "$rw" != randrw ] || options+=(--rwmixread=70 --random_distribution=zipf:1.1)
         for side in "${sides[@]}"; do
-            begin "$side"
-            [ "$state" = cold ] || job "$side" read 128k 8 "$size"
-            job "$side" "$rw" "$bs" "$depth" "$size" "${options[@]}"
-            before=$EPOCHREALTIME
-            end "$side"
-            after=$EPOCHREALTIME
-            read -r rate p99 operations ran < <(fio_figures "$place/fio.json")
+            if [ "$side" = "in process" ]; then
+                in_process "$rw" "$bs" "$depth" "$size" "$state" "$until"
+                read -r rate p99 stored < <(bench_figures)
+            else
+                begin "$side"
+                [ "$state" = cold ] || job "$side" read 128k 8 "$size"
+                job "$side" "$rw" "$bs" "$depth" "$size" "${options[@]}"
+                before=$EPOCHREALTIME
+                end "$side"
+                after=$EPOCHREALTIME
+                read -r rate p99 operations ran < <(fio_figures "$place/fio.json")
+                stored="$(python3 -c 'import sys; n, ran, a, b = map(float, sys.argv[1:]); print(n / (ran + b - a))' \
+                    "$operations" "$ran" "$before" "$after")"
+            fi
             printf '%s\t%s\t%s\t%s\t%s\n' "$title" "$depth" "$side" "$rate" "$p99" >>"$place/results"
             case "$rw" in *write | randrw)
-                printf '%s, all stored\t%s\t%s\t%s\t-\n' "$title" "$depth" "$side" \
-                    "$(python3 -c 'import sys; n, ran, a, b = map(float, sys.argv[1:]); print(n / (ran + b - a))' \
-                        "$operations" "$ran" "$before" "$after")" >>"$place/results"
+                printf '%s, all stored\t%s\t%s\t%s\t-\n' "$title" "$depth" "$side" "$stored" >>"$place/results"
                 ;;
             esac
             echo "$title, depth $depth, $side: $rate" >&2

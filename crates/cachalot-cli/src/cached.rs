@@ -52,6 +52,11 @@ impl Session {
         Ok(CachedFile { set })
     }
 
+    /// The cache itself, for what the gateway opens in it.
+    pub(crate) const fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     /// How many reads were answered from memory, and how many were not.
     pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
         let counters = self.cache.stats().counters;

@@ -9,6 +9,7 @@ use cachalot::backend::ObjectStoreError;
 #[cfg(feature = "rados")]
 use cachalot::backend::RadosError;
 use cachalot::{BackendError, CacheError, ConfigError, RequestError};
+use cachalot_nbd::wire::NbdError;
 
 use crate::ctl::protocol::{ControlError, ErrorKind};
 
@@ -60,6 +61,16 @@ pub(crate) enum CliError {
         doing: String,
         /// What the cache said.
         source: CacheError,
+    },
+    /// What a volume was asked for failed.
+    #[error("cannot {doing} volume {volume}: {}", export_reason(*.told))]
+    Export {
+        /// What was being done.
+        doing: &'static str,
+        /// The volume.
+        volume: String,
+        /// What a client of the gateway would be told.
+        told: NbdError,
     },
     /// A local file or pipe failed.
     #[error("cannot {doing} {path}: {source}", path = .path.display())]
@@ -125,6 +136,7 @@ impl CliError {
             Self::OpenRados(_) => exit_code::STORE,
             Self::Store { source, .. } => backend_exit_code(source),
             Self::Cache { source, .. } => cache_exit_code(source),
+            Self::Export { told, .. } => export_exit_code(*told),
             Self::Control(error) => control_exit_code(error.kind),
             Self::NoVolume { .. } | Self::Volume { .. } => exit_code::VOLUME,
             Self::Damaged { .. } => exit_code::DAMAGED,
@@ -185,6 +197,30 @@ const fn control_exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Store => exit_code::STORE,
         ErrorKind::Slow | ErrorKind::Busy | ErrorKind::Lost | ErrorKind::Failed => {
             exit_code::FAILED
+        }
+    }
+}
+
+const fn export_exit_code(error: NbdError) -> u8 {
+    match error {
+        NbdError::Io | NbdError::NoSpace | NbdError::NotPermitted | NbdError::Shutdown => {
+            exit_code::STORE
+        }
+        NbdError::Invalid | NbdError::Overflow | NbdError::NotSupported => exit_code::FAILED,
+    }
+}
+
+/// What a client of the gateway is told, in words.
+const fn export_reason(error: NbdError) -> &'static str {
+    match error {
+        NbdError::Io => "the store failed: check that it runs and can be reached, then try again",
+        NbdError::NoSpace => "the store is full: make room there, then try again",
+        NbdError::NotPermitted => "the store is read-only: make it writable, or use another",
+        NbdError::Shutdown => {
+            "it may be written no more: make sure that only one client writes to it"
+        }
+        NbdError::Invalid | NbdError::Overflow | NbdError::NotSupported => {
+            "the request makes no sense"
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::{
     CacheArgs, LayoutArgs, parse_count, parse_exponent, parse_share, parse_size, parse_time,
 };
 use crate::store::StoreUrl;
+use crate::volume::VolumeName;
 
 /// Which blocks the benchmark touches how often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -42,6 +43,8 @@ Examples:
   cachalot bench --store memory: --store-delay 500us    a store that takes half a millisecond to answer
   cachalot bench --read-share 0.95 --pattern uniform --working-set 1GiB --cache 256MiB
   cachalot bench --json --duration 2s | jq .cache.ops_per_second
+  cachalot bench --pattern sequential --read-share 0 --operations 65536     256 MiB, once and in order
+  cachalot bench --store file:/srv/store --volume disk --read-share 1 --warm
   cachalot bench --case read_hit_4k --threads 1,2       the cache alone, over a store that costs nothing
   cachalot bench --case all --json > figures.json
   cachalot bench --memory all --cache 64MiB             does the process keep to the limit?
@@ -53,13 +56,13 @@ pub(crate) struct BenchArgs {
     /// How many operations are under way at once, over all threads [default: 32].
     #[arg(long, value_parser = parse_count, value_name = "N")]
     pub(crate) in_flight: Option<usize>,
-    /// How many object sets the blocks are spread over [default: 4].
+    /// How many object sets the blocks are spread over [default: 4; a volume is one].
     #[arg(long, value_delimiter = ',', value_parser = parse_count, value_name = "N")]
     pub(crate) sets: Vec<usize>,
     /// The size of each operation [default: 4KiB].
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) block_size: Option<u64>,
-    /// How much data is touched, over all sets [default: 256MiB].
+    /// How much data is touched, over all sets [default: 256MiB; all of a volume].
     #[arg(long, value_delimiter = ',', value_parser = parse_size, value_name = "SIZE")]
     pub(crate) working_set: Vec<u64>,
     /// The share of reads, from 0 to 1.
@@ -74,9 +77,15 @@ pub(crate) struct BenchArgs {
     /// How long each side is measured.
     #[arg(long, default_value = "8s", value_parser = parse_time)]
     pub(crate) duration: Duration,
-    /// How long each side runs before that.
-    #[arg(long, default_value = "1s", value_parser = parse_time)]
-    pub(crate) warm_up: Duration,
+    /// Measure so many operations in all, however long they take, instead of those in a time.
+    #[arg(long, value_parser = parse_operations, value_name = "N", conflicts_with = "duration")]
+    pub(crate) operations: Option<u64>,
+    /// How long each side runs before that [default: 1s, 0s with --operations].
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    pub(crate) warm_up: Option<Duration>,
+    /// Read all that is touched once in order before the warm-up, through the side that is measured: what fits is then held.
+    #[arg(long)]
+    pub(crate) warm: bool,
     /// Where the randomness starts; chosen and printed if not given.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -86,9 +95,9 @@ pub(crate) struct BenchArgs {
     /// Make the store take this much longer to answer [default: 0s].
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     pub(crate) store_delay: Option<Duration>,
-    /// Which sides to measure.
-    #[arg(long, value_enum, default_value = "both")]
-    pub(crate) mode: ModeArg,
+    /// Which sides to measure [default: both, cache for a volume].
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<ModeArg>,
     /// Print the state every second, and what the cache holds at the end.
     #[arg(long)]
     pub(crate) stats: bool,
@@ -107,6 +116,8 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) scaling: ScaleArgs,
     #[command(flatten)]
+    pub(crate) volume: VolumeArgs,
+    #[command(flatten)]
     pub(crate) cases: CaseArgs,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
@@ -119,6 +130,37 @@ impl BenchArgs {
     pub(crate) const fn is_of_parts(&self) -> bool {
         self.cases.is_asked() || !self.memory.is_empty() || !self.scaling.scale.is_empty()
     }
+}
+
+fn parse_operations(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(operations @ 1..) => Ok(operations),
+        _ => Err(format!("`{text}` is no number from 1 on")),
+    }
+}
+
+/// A volume that is there, in the place of data of the benchmark's own.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Volume")]
+pub(crate) struct VolumeArgs {
+    /// Measure a volume of --store through what `cachalot serve` serves it with, asked in this process. Nothing is prepared
+    /// and nothing is removed; what is written goes into the volume, so that its contents are lost.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "store",
+        conflicts_with_all = [
+            "cases", "list_cases", "from", "memory", "scale", "object_size", "stripe_unit", "stripe_count",
+        ]
+    )]
+    pub(crate) volume: Option<VolumeName>,
+    /// How far ahead of reads in sequence the store is read, as in `cachalot serve` [default: 2MiB, 0 for `file:` and
+    /// `memory:`].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "volume")]
+    pub(crate) read_ahead: Option<u64>,
+    /// Take the volume over from whoever writes it, once that one can write no more. What it has not stored is lost.
+    #[arg(long, requires = "volume")]
+    pub(crate) break_lock: bool,
 }
 
 /// Steps over more and more.

@@ -118,6 +118,8 @@ impl SideReport {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct BenchReport {
     pub(crate) store: String,
+    /// The volume that was there, if that was measured.
+    pub(crate) volume: Option<String>,
     pub(crate) store_delay_ns: u64,
     pub(crate) workload: Workload,
     pub(crate) threads: usize,
@@ -170,13 +172,15 @@ impl BenchReport {
             Pattern::Sequential => "in order".to_owned(),
             Pattern::Zipf { exponent } => format!("zipf {exponent}"),
         };
+        let volume = self.volume.as_ref();
+        let volume = volume.map_or_else(String::new, |name| format!(", volume {name}"));
         let delay = match self.store_delay_ns {
             0 => String::new(),
             nanos => format!(" slowed by {}", human_nanos(nanos as f64)),
         };
         format!(
             "{} operations, {:.0} % reads, {pattern}, over {} in {} sets; {} threads, {} in flight\n\
-             store {}{delay}; cache {}, dirty up to {}; seed {}\n",
+             store {}{volume}{delay}; cache {}, dirty up to {}; seed {}\n",
             human_bytes(workload.block_bytes),
             workload.read_share * 100.0,
             human_bytes(workload.set_bytes() * workload.sets as u64),
@@ -341,6 +345,7 @@ mod tests {
         let side = SideReport::new(&latencies(), 4096, times, None, StoreReport::default());
         let report = BenchReport {
             store: "memory:".to_owned(),
+            volume: Some("disk".to_owned()),
             store_delay_ns: 0,
             workload: Workload {
                 sets: 1,
@@ -363,6 +368,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("1001") && text.contains("seed 5"), "{text}");
+        assert!(text.contains("store memory:, volume disk; "), "{text}");
         assert_eq!(
             report
                 .table()

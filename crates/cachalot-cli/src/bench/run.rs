@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cachalot::{Clock, Moment, SystemClock};
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::target::Target;
 use super::workload::{OpKind, Turn, Workload};
@@ -29,8 +29,17 @@ pub(crate) struct Load {
     pub(crate) in_flight: usize,
     /// How long to run before measuring.
     pub(crate) warm_up: Duration,
-    /// How long to measure.
-    pub(crate) duration: Duration,
+    /// When measuring ends.
+    pub(crate) until: Until,
+}
+
+/// What ends a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// So much time.
+    Clock(Duration),
+    /// So many operations.
+    Operations(u64),
 }
 
 /// The measured latencies, in nanoseconds.
@@ -102,8 +111,9 @@ pub(crate) struct Done {
 pub(crate) struct Run {
     clock: Arc<SystemClock>,
     measured_from: Moment,
-    end: Moment,
     operations: Arc<AtomicU64>,
+    /// Open as long as a thread works.
+    working: watch::Sender<()>,
     threads: Vec<oneshot::Receiver<Result<Latencies, CliError>>>,
 }
 
@@ -117,7 +127,13 @@ impl Run {
     ) -> Result<Self, CliError> {
         let clock = Arc::new(SystemClock::new());
         let measured_from = clock.now().after(load.warm_up);
-        let end = measured_from.after(load.duration);
+        let (end, tickets) = match load.until {
+            Until::Clock(duration) => (measured_from.after(duration), None),
+            Until::Operations(operations) => {
+                (Moment::from_nanos(u64::MAX), Some(Tickets::new(operations)))
+            }
+        };
+        let working = watch::Sender::new(());
         let operations = Arc::new(AtomicU64::new(0));
         let turn = Turn::default();
         let mut threads = Vec::new();
@@ -132,7 +148,9 @@ impl Run {
                 clock: Arc::clone(&clock),
                 measured_from,
                 end,
+                tickets: tickets.clone(),
                 operations: Arc::clone(&operations),
+                _works: working.subscribe(),
                 stop: stop.clone(),
                 block: super::block_of(workload),
             };
@@ -149,8 +167,8 @@ impl Run {
         Ok(Self {
             clock,
             measured_from,
-            end,
             operations,
+            working,
             threads,
         })
     }
@@ -160,9 +178,9 @@ impl Run {
         self.clock.now() >= self.measured_from
     }
 
-    /// Whether the threads are told by the clock to end.
-    pub(crate) fn is_over(&self) -> bool {
-        self.clock.now() >= self.end
+    /// Waits until all threads have ended, however they did.
+    pub(crate) async fn ended(&self) {
+        self.working.closed().await;
     }
 
     /// How many operations have ended since the start, give or take those counted late.
@@ -196,6 +214,40 @@ impl Run {
     }
 }
 
+/// The operations that are still to be measured, where these are so many, of all streams together.
+#[derive(Clone, Debug)]
+struct Tickets {
+    given: Arc<AtomicU64>,
+    all: u64,
+}
+
+impl Tickets {
+    fn new(all: u64) -> Self {
+        Self {
+            given: Arc::default(),
+            all,
+        }
+    }
+
+    /// Whether there was one left.
+    fn take(&self) -> bool {
+        self.given.fetch_add(1, Ordering::Relaxed) < self.all
+    }
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ticket {
+    /// It is measured if it begins late enough.
+    ByTheClock,
+    /// It is part of the warm-up.
+    WarmUp,
+    /// It is one of those that are measured.
+    Measured,
+    /// It is one too many.
+    Refused,
+}
+
 /// What one thread needs.
 struct Worker {
     target: Target,
@@ -204,7 +256,9 @@ struct Worker {
     clock: Arc<SystemClock>,
     measured_from: Moment,
     end: Moment,
+    tickets: Option<Tickets>,
     operations: Arc<AtomicU64>,
+    _works: watch::Receiver<()>,
     stop: Stop,
     block: Bytes,
 }
@@ -227,7 +281,16 @@ impl Worker {
         Ok(latencies.into_inner())
     }
 
-    /// One operation after the other until the time is up.
+    fn ticket(&self) -> Ticket {
+        match &self.tickets {
+            None => Ticket::ByTheClock,
+            Some(_) if self.clock.now() < self.measured_from => Ticket::WarmUp,
+            Some(tickets) if tickets.take() => Ticket::Measured,
+            Some(_) => Ticket::Refused,
+        }
+    }
+
+    /// One operation after the other until the time or the operations are used up.
     async fn run_stream(
         &self,
         number: u64,
@@ -236,15 +299,22 @@ impl Worker {
         let mut ops = self.workload.stream(number, &self.turn);
         let mut done = 0;
         loop {
+            // Taken before the block is drawn: operations in order are then on the first blocks, all of them.
+            let ticket = self.ticket();
             let op = ops.next_op();
             let begun = self.clock.now();
-            if begun >= self.end || self.stop.is_set() {
+            if ticket == Ticket::Refused || begun >= self.end || self.stop.is_set() {
                 let uncounted = done % OPS_AT_ONCE;
                 self.operations.fetch_add(uncounted, Ordering::Relaxed);
                 return Ok(());
             }
             self.target.run(op, &self.block).await?;
-            if begun >= self.measured_from {
+            let is_measured = match ticket {
+                Ticket::ByTheClock => begun >= self.measured_from,
+                Ticket::Measured => true,
+                Ticket::WarmUp | Ticket::Refused => false,
+            };
+            if is_measured {
                 let latency = self.clock.now().since(begun);
                 latencies.borrow_mut().record(op.kind, latency);
             }

@@ -1,4 +1,4 @@
-//! One side of the benchmark: prepared, measured and cleared away.
+//! One side of the benchmark: prepared, measured and cleared away. A volume that is there is only measured.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,9 @@ use cachalot::{CacheConfig, Clock, Layout, Moment, SystemClock};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::report::{SideReport, StoreReport};
-use super::run::{Load, Run, Stop};
+use super::run::{Load, Run, Stop, Until};
 use super::target::{Target, prefill};
+use super::volume::OpenVolume;
 use super::workload::Workload;
 use crate::cached::Session;
 use crate::error::CliError;
@@ -23,6 +24,8 @@ const TICK: Duration = Duration::from_millis(20);
 pub(crate) struct Bench {
     pub(crate) workload: Workload,
     pub(crate) load: Load,
+    /// Whether to read everything once before.
+    pub(crate) warm: bool,
     pub(crate) layout: Layout,
     pub(crate) config: CacheConfig,
     pub(crate) delay: Duration,
@@ -31,6 +34,8 @@ pub(crate) struct Bench {
     /// Whether to show no progress.
     pub(crate) quiet: bool,
     pub(crate) store: Arc<dyn Backend>,
+    /// What to measure in the place of files that are made and removed.
+    pub(crate) volume: Option<OpenVolume>,
     pub(crate) stop: Stop,
 }
 
@@ -58,8 +63,21 @@ struct Running {
 }
 
 impl Bench {
-    /// Prepares, measures and clears away one side.
+    /// Measures one side.
     pub(crate) async fn side(&self, side: Side) -> Result<SideReport, CliError> {
+        let measured = match &self.volume {
+            Some(_) => Box::pin(self.measure(side, &[])).await,
+            None => self.prepared(side).await,
+        };
+        let report = measured?;
+        if self.stop.is_set() {
+            return Err(CliError::Interrupted);
+        }
+        Ok(report)
+    }
+
+    /// Prepares, measures and clears away one side.
+    async fn prepared(&self, side: Side) -> Result<SideReport, CliError> {
         let prefixes: Vec<String> = (0..self.workload.sets)
             .map(|set| format!("bench-{}-{}-{set}", side.name(), self.workload.seed))
             .collect();
@@ -75,9 +93,6 @@ impl Bench {
         }
         let report = measured?;
         cleared?;
-        if self.stop.is_set() {
-            return Err(CliError::Interrupted);
-        }
         Ok(report)
     }
 
@@ -127,8 +142,12 @@ impl Bench {
         prefixes: &[String],
     ) -> Result<SideReport, CliError> {
         let target = self.target(running, prefixes).await?;
+        if self.warm {
+            target.warm(&self.workload, || !self.stop.is_set()).await?;
+        }
+        let begun = running.seen(0);
         let run = Run::start(&target, &self.workload, self.load, &self.stop)?;
-        let before = self.watch(&run, running).await;
+        let before = self.watch(&run, running).await.unwrap_or(begun);
         let done = run.finish().await?;
         let after = running.seen(done.operations);
 
@@ -158,6 +177,11 @@ impl Bench {
             let store = Arc::clone(&running.counting) as Arc<dyn Backend>;
             return Ok(Target::Direct(self.files(&store, prefixes)));
         };
+        if let Some(volume) = &self.volume {
+            let store = Arc::clone(&running.counting) as Arc<dyn Backend>;
+            let export = volume.export(&store, session.cache()).await?;
+            return Ok(Target::Volume(Arc::new(export)));
+        }
         let mut files = Vec::new();
         for prefix in prefixes {
             let bytes = self.workload.set_bytes();
@@ -166,20 +190,28 @@ impl Bench {
         Ok(Target::Cache(files))
     }
 
-    /// Waits until the run is over, and returns what was seen when its warm-up ended.
-    async fn watch(&self, run: &Run, running: &Running) -> Seen {
+    /// Waits until the run is over, and returns what was seen when its warm-up ended, if it had one.
+    async fn watch(&self, run: &Run, running: &Running) -> Option<Seen> {
         let mut ticks = tokio::time::interval(TICK);
+        let mut ended = std::pin::pin!(run.ended());
         let mut before = None;
         let bar = self.progress(running.side);
         let (mut last_operations, mut last_moment) = (0, Moment::default());
         let clock = SystemClock::new();
-        while !run.is_over() && !self.stop.is_set() {
-            ticks.tick().await;
-            if before.is_none() && run.is_measuring() {
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                _ = ticks.tick() => {}
+            }
+            let is_first = before.is_none() && !self.load.warm_up.is_zero();
+            if is_first && run.is_measuring() {
                 before = Some(running.seen(run.operations()));
             }
             let now = clock.now();
-            bar.set_position(now.as_nanos() / 1_000_000);
+            bar.set_position(match self.load.until {
+                Until::Clock(_) => now.as_nanos() / 1_000_000,
+                Until::Operations(_) => run.operations(),
+            });
             let elapsed = now.since(last_moment);
             if self.live && elapsed >= Duration::from_secs(1) {
                 let operations = run.operations();
@@ -194,7 +226,7 @@ impl Bench {
             }
         }
         bar.finish_and_clear();
-        before.unwrap_or_default()
+        before
     }
 
     fn progress(&self, side: Side) -> ProgressBar {
@@ -203,10 +235,15 @@ impl Bench {
         } else {
             ProgressDrawTarget::stderr()
         };
-        let total = (self.load.warm_up + self.load.duration).as_millis();
+        let total = match self.load.until {
+            Until::Clock(duration) => {
+                u64::try_from((self.load.warm_up + duration).as_millis()).ok()
+            }
+            Until::Operations(operations) => Some(operations),
+        };
         let style = ProgressStyle::with_template("{msg:6} {bar:32} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::with_draw_target(u64::try_from(total).ok(), target)
+        ProgressBar::with_draw_target(total, target)
             .with_style(style)
             .with_message(side.name())
             .with_finish(ProgressFinish::AndClear)

@@ -60,7 +60,7 @@ pub(crate) fn command_line(input: &[u8]) {
         Command::Bench(args) => {
             check_layout(args.layout);
             check_cache(&args.cache);
-            match bench::workload_of(&args) {
+            match bench::workload_of(&args, None) {
                 Ok(workload) => {
                     let bytes = workload.set_bytes() * workload.sets as u64;
                     assert!((1..=workload.working_set_bytes).contains(&bytes));

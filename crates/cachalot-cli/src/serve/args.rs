@@ -13,6 +13,9 @@ use crate::error::CliError;
 use crate::store::StoreUrl;
 use crate::volume::VolumeName;
 
+/// For how long requests wait for a store that is away.
+pub(crate) const DEFAULT_PATIENCE: &str = "30s";
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// The store.
@@ -44,7 +47,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) insecure: bool,
     /// For how long a client waits for a store that is away, before it is told of an error.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_PATIENCE, value_parser = humantime::parse_duration)]
     pub(crate) patience: Duration,
     /// How far ahead of clients that read in sequence the store is read, at most an eighth of the cache; 0 is not at
     /// all [default: 2MiB, 0 for `file:` and `memory:`].

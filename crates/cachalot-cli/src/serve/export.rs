@@ -20,6 +20,7 @@ use super::mode::{Change, ModeSwitch};
 use super::patience::Patience;
 use super::timings::{Kind, Timings};
 use crate::ctl::protocol::{Mode, RequestStats};
+use crate::error::CliError;
 
 /// How many bytes of zeros are written at once.
 const ZEROS: &[u8] = &[0; 256 << 10];
@@ -187,6 +188,15 @@ impl VolumeExport {
     /// What clients asked.
     pub(super) fn requests(&self) -> std::collections::BTreeMap<String, RequestStats> {
         self.timings.stats()
+    }
+
+    /// The error of a request, for `map_err` of whoever asks in this process.
+    pub(crate) fn failed_to(&self, doing: &'static str) -> impl FnOnce(NbdError) -> CliError {
+        move |told| CliError::Export {
+            doing,
+            volume: self.name.clone(),
+            told,
+        }
     }
 
     fn enter(&self) -> Result<Change<'_>, NbdError> {

@@ -12,45 +12,42 @@ mod http;
 mod listener;
 mod metrics;
 mod mode;
+mod opening;
 mod patience;
 mod rehearsal;
 mod timings;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cachalot::Cache;
 use cachalot::backend::{Backend, WriterLock};
-use cachalot::{Cache, SetOptions};
 use cachalot_nbd::{Export, Exports, Room, Tls, serve_connection};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub(crate) use self::admin::default_admin_path;
-pub(crate) use self::args::ServeArgs;
+pub(crate) use self::args::{DEFAULT_PATIENCE, ServeArgs};
+pub(crate) use self::export::VolumeExport;
 pub(crate) use self::listener::ListenAddress;
+pub(crate) use self::opening::{Opening, check, read_ahead};
 
 use self::admin::SocketFile;
-use self::ahead::{Ahead, DEFAULT_WINDOW};
 use self::args::AdminPath;
 use self::busy_poll::BusyPoll;
-use self::export::VolumeExport;
 use self::gateway::{Gateway, Stage};
 use self::listener::{Accepted, Listener};
-use self::mode::ModeSwitch;
-use self::patience::Patience;
-use self::timings::Timings;
 use crate::ctl::progress_line;
-use crate::ctl::protocol::Mode;
 use crate::error::CliError;
 use crate::output::{human_bytes, note};
 use crate::store::OpenFor;
-use crate::volume::{Header, VolumeName, Volumes, require_complete};
+use crate::volume::{Header, VolumeName, Volumes};
 
 /// How many clients are served at once; more are turned away.
 const CONNECTIONS_MAX: usize = 128;
@@ -187,9 +184,14 @@ async fn start(
         .config(config.clone())
         .start()
         .map_err(CliError::cache("start the cache"))?;
+    let opening = Opening {
+        is_read_only: args.read_only,
+        patience: args.patience,
+        read_ahead: read_ahead(args.read_ahead, &args.store),
+    };
     let mut exports = BTreeMap::new();
     for (name, header) in &headers {
-        let export = export(args, &backend, &cache, (name, header)).await?;
+        let export = opening.open(&backend, &cache, (name, header)).await?;
         exports.insert(name.to_string(), Arc::new(export));
         let size = human_bytes(header.size_bytes);
         note(&format!("serving {name}, {size}, at {}", args.listen));
@@ -247,55 +249,6 @@ async fn headers(
     Ok(headers)
 }
 
-async fn export(
-    args: &ServeArgs,
-    backend: &Arc<dyn Backend>,
-    cache: &Cache,
-    (name, header): (&VolumeName, &Header),
-) -> Result<VolumeExport, CliError> {
-    let options = SetOptions::new(name.as_str())
-        .prefix(name.as_str())
-        .layout(header.layout)
-        .file_bytes(header.size_bytes);
-    let set = cache
-        .open(options)
-        .await
-        .map_err(CliError::cache(format!("open {name} in the cache")))?;
-    let mode = if args.read_only {
-        Mode::ReadOnly
-    } else {
-        Mode::Writeback
-    };
-    Ok(VolumeExport {
-        set,
-        backend: Arc::clone(backend),
-        name: name.to_string(),
-        layout: header.layout,
-        size_bytes: header.size_bytes,
-        is_fixed: args.read_only,
-        mode: ModeSwitch::new(mode),
-        timings: Timings::default(),
-        patience: Patience(args.patience),
-        ahead: ahead(args, backend, cache, header),
-    })
-}
-
-/// What is fetched ahead of the clients of a volume. By default nothing is where requests do not travel.
-fn ahead(args: &ServeArgs, backend: &Arc<dyn Backend>, cache: &Cache, header: &Header) -> Ahead {
-    let default = if args.store.is_remote() {
-        DEFAULT_WINDOW
-    } else {
-        0
-    };
-    let window_max = args.read_ahead.unwrap_or(default);
-    let cache_share = cache.limits().max_bytes / 8;
-    let unit = u64::from(backend.capabilities().write_granularity);
-    // Units of which a stripe is no multiple are none of the volume.
-    let is_whole = header.layout.stripe_unit().is_multiple_of(unit.max(1));
-    let unit = if is_whole { unit } else { 1 };
-    Ahead::new(unit, window_max.min(cache_share), header.size_bytes)
-}
-
 /// Opens the admin socket. One that nobody asked for by name is left out where it can't be had.
 async fn bind_admin(
     args: &ServeArgs,
@@ -338,25 +291,6 @@ async fn run(started: &mut Started, signals: &mut Signals) -> Result<(), CliErro
     drain::drain(&gateway.cache, backend, signals.next(), TICK, report).await?;
     note("all is stored");
     Ok(())
-}
-
-/// Refuses a volume that is not whole, that shrinks, or whose size is another than what was said.
-fn check(name: &VolumeName, header: &Header, size: Option<u64>) -> Result<(), CliError> {
-    require_complete(name, header)?;
-    let what = match size {
-        _ if header.residue_end > header.size_bytes => {
-            "is being shrunk, which was interrupted: resize it again to end that".to_owned()
-        }
-        Some(size) if size != header.size_bytes => format!(
-            "has {} bytes and not {size}: leave --size out, or use `cachalot volume resize`",
-            header.size_bytes
-        ),
-        Some(_) | None => return Ok(()),
-    };
-    Err(CliError::Volume {
-        volume: name.to_string(),
-        what,
-    })
 }
 
 /// Serves one client until it goes or is told to.

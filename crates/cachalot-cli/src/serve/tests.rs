@@ -5,7 +5,7 @@ use cachalot::backend::{
     self, Backend, CountingBackend, FaultControl, FaultyBackend, MemoryBackend, OperationKind,
     StoreCondition,
 };
-use cachalot::{BackendError, ByteRange, CacheConfig, ObjectName};
+use cachalot::{BackendError, ByteRange, CacheConfig, ObjectName, SetOptions};
 use cachalot_nbd::wire::NbdError;
 use cachalot_nbd::{Export, ZeroHow};
 use futures::FutureExt;
@@ -13,10 +13,14 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::ahead::Ahead;
+use super::mode::ModeSwitch;
+use super::patience::Patience;
+use super::timings::Timings;
 use super::*;
-use crate::ctl::protocol::{Answer, ErrorKind, LimitsChange, Request};
+use crate::ctl::protocol::{Answer, ErrorKind, LimitsChange, Mode, Request};
 
-mod locks;
+pub(crate) mod locks;
 mod numbers;
 
 pub(super) const SIZE: u64 = 64 << 20;

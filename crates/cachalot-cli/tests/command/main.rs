@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod bench;
+mod bench_volume;
 mod cases;
 mod common;
 mod memory;

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, Stdio};
 use crate::common::{Place, command, fails, json, ok, text};
 
 /// A running server; it is killed with this.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     said: BufReader<ChildStderr>,
 }
@@ -20,7 +20,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts one, and waits until it says that it takes orders.
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = command(&[&["serve"], arguments].concat())
             .stderr(Stdio::piped())
             .spawn()

@@ -2,11 +2,12 @@
 
 use super::*;
 
-/// A store in memory that has several clients: it counts the locks that are held.
+/// A store in memory that has several clients: it counts the locks that were taken, and those that are held.
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct Shared {
     inner: MemoryBackend,
-    held: Arc<std::sync::atomic::AtomicUsize>,
+    pub(crate) taken: Arc<std::sync::atomic::AtomicUsize>,
+    pub(crate) held: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -65,6 +66,7 @@ impl Backend for Shared {
         &self,
         _: backend::LockRequest,
     ) -> BoxFuture<'static, Result<WriterLock, backend::LockError>> {
+        self.taken.fetch_add(1, Ordering::SeqCst);
         self.held.fetch_add(1, Ordering::SeqCst);
         let held = Held(Arc::clone(&self.held));
         std::future::ready(Ok(WriterLock::new(Box::new(held)))).boxed()
