@@ -53,16 +53,18 @@ mod tests {
 
     #[tokio::test]
     async fn dropped_it_ends_the_client() {
-        let (witness, mut held) = (Arc::new(()), oneshot::channel::<()>());
+        let (witness, (held, holds)) = (Arc::new(()), oneshot::channel::<()>());
         let weak = Arc::downgrade(&witness);
-        let client = tokio::spawn(on_its_own_thread(move || async move {
+        let mut client = Box::pin(on_its_own_thread(move || async move {
             let _witness = witness;
-            held.0.send(()).unwrap();
+            held.send(()).unwrap();
             std::future::pending::<()>().await;
         }));
-        (&mut held.1).await.unwrap();
-        client.abort();
-        assert!(client.await.unwrap_err().is_cancelled());
+        tokio::select! {
+            _ = &mut client => panic!("it has ended"),
+            held = holds => held.unwrap(),
+        }
+        drop(client);
         while weak.upgrade().is_some() {
             tokio::task::yield_now().await;
         }

@@ -350,7 +350,8 @@ impl VolumeExport {
     async fn fetch(&self, offset: u64, len: u64) -> Result<ReadBuf, NbdError> {
         // Asked for before the read, which joins that fetch, is not held up by more of it, and tells of its errors.
         let units = self.ahead.whole_units(offset, len);
-        let mut units = units.map(|(offset, len)| self.set.prefetch_at(offset, len).boxed());
+        let fetch = |(offset, len)| self.set.prefetch_at(offset, len).boxed().fuse();
+        let mut units = units.map(fetch);
         if let Some(units) = &mut units {
             drop(poll!(units));
         }
