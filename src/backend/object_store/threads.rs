@@ -169,6 +169,14 @@ impl Threads {
         idlest.map(Own::place)
     }
 
+    /// How many threads that ask have a client, or are about to.
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        self.callers
+            .as_ref()
+            .map_or(0, |callers| callers.clients.lock().len())
+    }
+
     /// Where a read is carried out.
     pub(super) fn for_read(&self) -> Option<Place> {
         self.at_caller().or_else(|| self.for_change())
