@@ -312,10 +312,7 @@ impl ObjectStoreBackend {
         let caller = Caller::new(gone, guards, Arc::clone(&place.client));
         let operation = operation(Arc::clone(&self.store), caller);
         let (reply, answer) = oneshot::channel();
-        place.spawn(async move {
-            // Nobody may be left to tell.
-            drop(reply.send(operation.await));
-        });
+        place.spawn(operation, reply);
         async move {
             let answer = answer.await.unwrap_or(Err(BackendError::Unavailable));
             drop(presence);

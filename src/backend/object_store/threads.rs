@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 
 use ::object_store::ObjectStore;
+use futures::channel::oneshot as answers;
 use futures::future::Future;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
@@ -73,12 +74,18 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Carries out the operation.
-    pub(super) fn spawn(self, operation: impl Future<Output = ()> + Send + 'static) {
+    /// Carries out the operation. It is no longer under way when its answer can be seen.
+    pub(super) fn spawn<T: Send + 'static>(
+        self,
+        operation: impl Future<Output = T> + Send + 'static,
+        reply: answers::Sender<T>,
+    ) {
         let visit = self.visit;
         self.spawner.spawn(async move {
-            operation.await;
+            let answer = operation.await;
             drop(visit);
+            // Nobody may be left to tell.
+            drop(reply.send(answer));
         });
     }
 }
