@@ -192,4 +192,6 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
     echo "round $round done" >&2
 done
 speed_table "$place/results" "${sides[@]}"
+echo
+speed_table "$place/results" "in process" s3backer "page cache"
 uptime
