@@ -44,14 +44,17 @@ fn open(client: Arc<dyn ObjectStore>) -> ObjectStoreBackend {
 }
 
 fn open_with(options: &ObjectStoreOptions, client: Arc<dyn ObjectStore>) -> ObjectStoreBackend {
+    open_connecting(options, Arc::new(move || Ok(Arc::clone(&client))))
+}
+
+fn open_connecting(options: &ObjectStoreOptions, connect: Arc<Connect>) -> ObjectStoreBackend {
     let opening = Opening {
         place: String::new(),
         must_have: None,
         open: ObjectStoreOpen::ExistingOrNew,
     };
-    let connect = move || Ok(Arc::clone(&client));
     options
-        .start(Arc::new(connect), "some/where", opening, no_waiting())
+        .start(connect, "some/where", opening, no_waiting())
         .unwrap()
 }
 

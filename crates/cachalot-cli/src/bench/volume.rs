@@ -28,13 +28,12 @@ impl OpenVolume {
     ) -> Result<Self, CliError> {
         let header = volumes.load(name).await?;
         check(name, &header, None)?;
-        let patience = humantime::parse_duration(DEFAULT_PATIENCE);
         Ok(Self {
             name: name.clone(),
             header,
             opening: Opening {
                 is_read_only: false,
-                patience: patience.unwrap_or_default(),
+                patience: DEFAULT_PATIENCE,
                 read_ahead: read_ahead(args.volume.read_ahead, store),
             },
         })

@@ -14,7 +14,7 @@ use crate::store::StoreUrl;
 use crate::volume::VolumeName;
 
 /// For how long requests wait for a store that is away.
-pub(crate) const DEFAULT_PATIENCE: &str = "30s";
+pub(crate) const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -46,9 +46,9 @@ pub(crate) struct ServeArgs {
     /// which is never encrypted, this is needed with certificates too.
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// For how long a client waits for a store that is away, before it is told of an error.
-    #[arg(long, value_name = "TIME", default_value = DEFAULT_PATIENCE, value_parser = humantime::parse_duration)]
-    pub(crate) patience: Duration,
+    /// For how long a client waits for a store that is away, before it is told of an error [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) patience: Option<Duration>,
     /// How far ahead of clients that read in sequence the store is read, at most an eighth of the cache; 0 is not at
     /// all [default: 2MiB, 0 for `file:` and `memory:`].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

@@ -35,17 +35,23 @@ pub(super) async fn on_its_own_thread<F: Future<Output = ()>>(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
 
     #[tokio::test]
     async fn it_lasts_as_long_as_the_client() {
-        let (go, gone) = oneshot::channel();
+        let ((here, there), (go, gone)) = (oneshot::channel(), oneshot::channel::<()>());
         let serve = move || async move {
-            assert_eq!(thread::current().name(), Some("cachalot-client"));
+            here.send(thread::current().id()).unwrap();
             drop(gone.await);
         };
         let mut client = std::pin::pin!(on_its_own_thread(serve));
+        let there = tokio::select! {
+            _ = &mut client => panic!("it has ended"),
+            there = there => there.unwrap(),
+        };
+        assert_ne!(there, thread::current().id());
         assert!(futures::poll!(&mut client).is_pending());
         go.send(()).unwrap();
         client.await.unwrap();
@@ -65,9 +71,13 @@ mod tests {
             held = holds => held.unwrap(),
         }
         drop(client);
-        while weak.upgrade().is_some() {
-            tokio::task::yield_now().await;
-        }
+        let ended = async {
+            while weak.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        ended.unwrap();
     }
 
     #[tokio::test]

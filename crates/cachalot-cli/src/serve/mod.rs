@@ -186,7 +186,7 @@ async fn start(
         .map_err(CliError::cache("start the cache"))?;
     let opening = Opening {
         is_read_only: args.read_only,
-        patience: args.patience,
+        patience: args.patience.unwrap_or(DEFAULT_PATIENCE),
         read_ahead: read_ahead(args.read_ahead, &args.store),
     };
     let mut exports = BTreeMap::new();

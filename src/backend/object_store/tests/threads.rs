@@ -19,11 +19,6 @@ impl Rig {
             reads_on_caller,
             ..small_blocks()
         };
-        let opening = Opening {
-            place: String::new(),
-            must_have: None,
-            open: ObjectStoreOpen::ExistingOrNew,
-        };
         let (inner, clients) = (InMemory::new(), Arc::new(Mutex::new(Vec::new())));
         let made = Arc::clone(&clients);
         let connect = move || {
@@ -31,11 +26,8 @@ impl Rig {
             made.lock().push(Arc::clone(&client));
             Ok(client as _)
         };
-        let backend = options.start(Arc::new(connect), "", opening, no_waiting());
-        let rig = Self {
-            backend: backend.unwrap(),
-            clients,
-        };
+        let backend = open_connecting(&options, Arc::new(connect));
+        let rig = Self { backend, clients };
         rig.fetched();
         rig
     }
