@@ -19,6 +19,7 @@ python=/usr/bin/python3
 
 [ -n "$name" ] || cargo test --lib rados
 cargo test --test rados --no-run
+[ -n "$name" ] || cargo test --package cachalot-librados --test process_end --no-run
 [ -n "$name" ] || cargo build --release --package cachalot-cli
 
 scripts/cluster.sh up "$place/c" --port "$port" --store bluestore --auth cephx
@@ -28,6 +29,7 @@ export CACHALOT_RADOS_URL="rados://cache?conf=$place/c/ceph.conf"
 CACHALOT_CLUSTER="$place/c" cargo test --test rados -- \
     --test-threads 1 --nocapture $name
 [ -z "$name" ] || exit 0
+CACHALOT_RADOS_CONF="$place/c/ceph.conf" cargo test --package cachalot-librados --test process_end
 
 cachalot=target/release/cachalot
 user() { # NAME CAPABILITIES...: makes a user of the cluster and keeps its key

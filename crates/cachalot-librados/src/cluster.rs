@@ -4,11 +4,11 @@ use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::Arc;
-use std::thread;
 
 use crate::error::{ConnectError, Errno};
-use crate::exit::Connected;
+use crate::exit::{self, Connected};
 use crate::library::{ClusterPtr, Library, library};
+use crate::threads;
 
 /// How a cluster is reached.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -51,17 +51,19 @@ impl Leaving {
         // SAFETY: the pointer came from `rados_create2`, this is the last use of it, all pools of it are destroyed, and
         // this thread is not one of librados'.
         unsafe { (library.rados_shutdown)(pointer) };
-        drop(connected);
+        if let Some(connected) = connected {
+            connected.shut_down();
+        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        exit::prepare();
         let leaving = Leaving(self.library, self.pointer, self.connected.take());
-        let builder = thread::Builder::new().name("cachalot-rados-end".to_owned());
         // The last reference may go in a callback, where shutting down would wait for itself. Without a thread the
         // connection stays open, which is better than a deadlock.
-        drop(builder.spawn(|| leaving.shut_down()));
+        drop(threads::spawn("cachalot-rados-end", || leaving.shut_down()));
     }
 }
 
@@ -92,6 +94,7 @@ impl Cluster {
         handle.configure(options)?;
         // SAFETY: the handle is set up, and not connected yet.
         let connected = unsafe { (library.rados_connect)(pointer) };
+        exit::prepare();
         Errno::check(connected).map_err(ConnectError::at("connect to the cluster"))?;
         Ok(Self(Arc::new(handle)))
     }

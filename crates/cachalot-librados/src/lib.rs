@@ -9,7 +9,7 @@
 //!   anybody can use it. Each combination is a pool of its own.
 //! - A cluster is shut down by a thread of its own when its last pool and operation are gone, never inside a callback.
 //! - A process that ends while a cluster is connected skips the destructors of the C++ libraries, which would race
-//!   with librados' threads.
+//!   with librados' threads; one that ends later waits for the threads of [`spawn`].
 
 mod cluster;
 mod error;
@@ -17,8 +17,10 @@ mod exit;
 mod library;
 mod operation;
 mod pool;
+mod threads;
 
 pub use self::cluster::{Cluster, ConnectOptions};
 pub use self::error::{ConnectError, Errno};
 pub use self::operation::{Compare, Pending, Read, ReadAnswer, When, Write};
 pub use self::pool::{Locker, Pool, PoolView, RENEW_HELD, Taking};
+pub use self::threads::spawn;

@@ -1,7 +1,5 @@
 //! Calls of librados that block: each on a thread of its own. They are rare: listings, locks, snapshots.
 
-use std::thread;
-
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
@@ -17,8 +15,7 @@ where
     E: From<BackendError> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    let builder = thread::Builder::new().name("cachalot-rados".to_owned());
-    let started = builder.spawn(move || {
+    let started = cachalot_librados::spawn("cachalot-rados", move || {
         // Nobody may be left to tell.
         drop(reply.send(call()));
     });

@@ -11,7 +11,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::Duration;
 
 use cachalot_librados::{Cluster, Errno, Locker, Pool, Taking};
@@ -217,8 +216,8 @@ impl Locks {
     fn hold(self: &Arc<Self>, guard: Arc<Guard>) -> Result<WriterLock, LockError> {
         let (release, releases) = sync_channel::<Release>(1);
         let (locks, held) = (Arc::downgrade(self), Arc::clone(&guard));
-        let builder = thread::Builder::new().name("cachalot-rados-lock".to_owned());
-        let started = builder.spawn(move || renew(&locks, &held, &releases));
+        let renewing = move || renew(&locks, &held, &releases);
+        let started = cachalot_librados::spawn("cachalot-rados-lock", renewing);
         started.map_err(|error| BackendError::from_io("start a thread", &error))?;
         Ok(WriterLock::new(Box::new(Held { guard, release })))
     }
