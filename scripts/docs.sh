@@ -5,4 +5,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTDOCFLAGS="-D warnings"
 cargo doc --package cachalot --package cachalot-librados --no-deps --document-private-items --all-features
-cargo doc --package cachalot-cli --no-deps --document-private-items --target-dir target/doc-of-the-command
+# The library and the command have one name. What they are built from is shared.
+CARGO_BUILD_BUILD_DIR=target cargo doc --package cachalot-cli --no-deps --document-private-items --target-dir target/doc-of-the-command

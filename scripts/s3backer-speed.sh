@@ -6,6 +6,8 @@
 #   CACHALOT_SECONDS   how long each job by the clock runs; 5 unless set
 #   CACHALOT_S3_PORT   where radosgw listens; 33510 unless set, and the monitor one above
 #   CACHALOT_JOBS      a pattern of bash for the titles of the jobs that run; all unless set
+#   CACHALOT_SIDES     the sides that are measured, with commas between; all there are unless set
+#   S3BACKER_PLUGIN    nbdkit-s3backer-plugin.so of s3backer 2, if there is one: Debian 12 has no package of it
 #
 # Both have blocks of 64 KiB, room for 128 MiB in memory, at most 96 MiB of it dirty, 5 s until dirty data is stored, up to
 # 64 requests at once, and a volume of 512 MiB of random bytes; each job finds what serves it started anew.
@@ -15,6 +17,8 @@
 #   s3backer     1.5 through FUSE with --directIO and direct=1: no page cache either. libfuse 2 lets the kernel hand on one
 #                asynchronous operation at a time, so depth is threads of fio where the job is random. Its check of MD5 sums
 #                and its pause between writes of a block are off, since radosgw shows what was written; it reads 16 blocks ahead.
+#   over NBD     s3backer 2 as a plugin of nbdkit over a Unix socket, asked by the same client as `cachalot`, with the same
+#                options and 32 threads of nbdkit.
 #   page cache   s3backer as it mounts by default, and fio without direct=1: hits, and writes not yet stored, are in the
 #                kernel's memory beside the 128 MiB, without a limit. For what an application sees, not to compare caches.
 #
@@ -35,6 +39,8 @@ fi
 need fio fio
 need nbdinfo libnbd-bin
 need s3backer s3backer
+plugin="${S3BACKER_PLUGIN:-}"
+[ -z "$plugin" ] || need nbdkit nbdkit
 cachalot="${CACHALOT:-target/release/cachalot}"
 [ -n "${CACHALOT:-}" ] || cargo build --release --package cachalot-cli
 seconds=${CACHALOT_SECONDS:-5} port=${CACHALOT_S3_PORT:-33510}
@@ -55,6 +61,10 @@ unset AWS_ENDPOINT AWS_ENDPOINT_URL AWS_ALLOW_HTTP
 store="s3://$S3_BUCKET/cachalot?endpoint=http://127.0.0.1:$port&block_size=64KiB"
 uri="nbd+unix:///disk?socket=$place/socket"
 
+# What s3backer is told beside where its blocks are.
+block_cache=(--blockCacheSize=2048 --blockCacheMaxDirty=1536 --blockCacheThreads=64 --blockCacheWriteDelay=5000 --readAhead=16
+    --md5CacheSize=0 --md5CacheTime=0 --minWriteDelay=0)
+
 # SIDE: what serves the volume begins.
 begin() {
     local direct=(--directIO -o big_writes)
@@ -66,11 +76,18 @@ begin() {
         until_served "$uri" "$server"
         return
         ;;
+    "over NBD")
+        nbdkit --foreground --unix "$place/socket" --threads 32 "$plugin" bucket="$S3_BUCKET" quiet=true \
+            baseURL="http://127.0.0.1:$port/" accessId="$AWS_ACCESS_KEY_ID" accessKey="$AWS_SECRET_ACCESS_KEY" \
+            prefix=s3backer/ size=512m blockSize=64k "${block_cache[@]//--/}" >>"$place/log" 2>&1 &
+        server=$!
+        until_served "nbd+unix:///?socket=$place/socket" "$server"
+        return
+        ;;
     "page cache") direct=(-o big_writes) ;;
     esac
     s3backer -f --quiet --baseURL="http://127.0.0.1:$port/" --accessId="$AWS_ACCESS_KEY_ID" --accessKey="$AWS_SECRET_ACCESS_KEY" \
-        --prefix=s3backer/ --size=512m --blockSize=64k --blockCacheSize=2048 --blockCacheMaxDirty=1536 --blockCacheThreads=64 \
-        --blockCacheWriteDelay=5000 --readAhead=16 --md5CacheSize=0 --md5CacheTime=0 --minWriteDelay=0 "${direct[@]}" \
+        --prefix=s3backer/ --size=512m --blockSize=64k "${block_cache[@]}" "${direct[@]}" \
         "$S3_BUCKET" "$place/mnt" >>"$place/log" 2>&1 &
     server=$!
     until mountpoint --quiet "$place/mnt"; do
@@ -82,7 +99,7 @@ begin() {
 # SIDE: it ends, with everything stored.
 end() {
     case "$1" in
-    cachalot) kill -TERM "$server" ;;
+    cachalot | "over NBD") kill -TERM "$server" ;;
     *) umount "$place/mnt" ;;
     esac
     wait "$server"
@@ -95,6 +112,7 @@ job() {
     shift 5
     case "$side" in
     cachalot) target=(--ioengine=nbd --uri="$uri" --iodepth="$depth") ;;
+    "over NBD") target=(--ioengine=nbd --uri="nbd+unix:///?socket=$place/socket" --iodepth="$depth") ;;
     *)
         target=(--filename="$place/mnt/file" --allow_file_create=0 --direct=1)
         [ "$side" = s3backer ] || target=(--filename="$place/mnt/file" --allow_file_create=0 --direct=0)
@@ -157,7 +175,10 @@ jobs=(
     "128 KiB sequential reads of 512 MiB, cold|read|128k|1|512m|cold|once"
     "128 KiB sequential reads of 512 MiB, cold|read|128k|8|512m|cold|once"
 )
-sides=(cachalot "in process" s3backer "page cache")
+sides=(cachalot "in process" s3backer)
+[ -z "$plugin" ] || sides+=("over NBD")
+sides+=("page cache")
+[ -z "${CACHALOT_SIDES:-}" ] || IFS=, read -r -a sides <<<"$CACHALOT_SIDES"
 for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
     for row in "${jobs[@]}"; do
         IFS='|' read -r title rw bs depth size state until <<<"$row"
@@ -192,6 +213,8 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
     echo "round $round done" >&2
 done
 speed_table "$place/results" "${sides[@]}"
-echo
-speed_table "$place/results" "in process" s3backer "page cache"
+if [ "${sides[0]}" = cachalot ]; then
+    echo
+    speed_table "$place/results" "${sides[@]:1}"
+fi
 uptime

@@ -328,10 +328,15 @@ impl Requests {
         while found.len() < keys_max
             && let Some(meta) = metas.next().await
         {
+            let path = meta?.location;
+            // Not every server knows where to begin: some begin with `after` itself, or with all there is.
+            if after.is_some_and(|after| path <= *after) {
+                continue;
+            }
             if !found.is_empty() && found.len() % PAGE_KEYS == 0 {
                 add(&self.counters.lists, 1);
             }
-            found.push(meta?.location);
+            found.push(path);
         }
         Ok(found)
     }

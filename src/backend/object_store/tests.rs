@@ -123,6 +123,15 @@ fn it_keeps_the_contract_with_large_blocks_and_little_memory() {
     block_on(contract::check(async || Arc::clone(&backend) as _)).unwrap();
 }
 
+/// Azurite is such a server.
+#[test]
+fn it_keeps_the_contract_where_listings_always_begin_with_the_first_key() {
+    let client = Arc::new(Client::over(&InMemory::new()));
+    client.list_all();
+    let backend = Arc::new(open(client));
+    block_on(contract::check(async || Arc::clone(&backend) as _)).unwrap();
+}
+
 /// H-16
 #[test]
 fn it_keeps_the_contract_in_a_storm_of_refusals() {

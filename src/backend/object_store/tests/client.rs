@@ -31,6 +31,8 @@ struct State {
     /// Of so many requests all but one fail as in a storm of 503.
     storm: usize,
     is_away: bool,
+    /// Listings begin with the first key, wherever they should.
+    lists_all: bool,
     putting: BTreeSet<String>,
     put_twice_at_once: Vec<String>,
 }
@@ -82,6 +84,10 @@ impl Client {
 
     pub(super) fn set_away(&self, is_away: bool) {
         self.state.lock().is_away = is_away;
+    }
+
+    pub(super) fn list_all(&self) {
+        self.state.lock().lists_all = true;
     }
 
     /// What was asked since the last call, with the last part of each key.
@@ -181,8 +187,9 @@ impl ObjectStore for Client {
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let offset = offset.clone();
+        let lists_all = self.state.lock().lists_all;
         self.list(prefix)
-            .try_filter(move |meta| std::future::ready(meta.location > offset))
+            .try_filter(move |meta| std::future::ready(lists_all || meta.location > offset))
             .boxed()
     }
 

@@ -49,6 +49,19 @@ fn a_second_writer_is_refused_by_the_name_of_the_first() {
 
 /// H-41
 #[test]
+fn nobody_takes_their_own_record_for_that_of_a_later_writer() {
+    let (_inner, [client, _], [backend, _]) = two();
+    client.list_all();
+    for holder in ["first", "again"] {
+        let lock = block_on(backend.lock(request(holder, LEASE, false))).unwrap();
+        store(&backend, 0, &[1; 100]);
+        assert!(!lock.is_lost());
+        block_on(lock.release()).unwrap();
+    }
+}
+
+/// H-41
+#[test]
 fn whose_lock_is_broken_writes_no_more() {
     let (inner, clients, [first, second]) = two();
     let lock = block_on(first.lock(request("first", SHORT_LEASE, false))).unwrap();
