@@ -18,7 +18,7 @@
 #                asynchronous operation at a time, so depth is threads of fio where the job is random. Its check of MD5 sums
 #                and its pause between writes of a block are off, since radosgw shows what was written; it reads 16 blocks ahead.
 #   over NBD     s3backer 2 as a plugin of nbdkit over a Unix socket, asked by the same client as `cachalot`, with the same
-#                options and 32 threads of nbdkit.
+#                options and 32 threads of nbdkit, but without reading ahead in random jobs, where it fetches blocks for nothing.
 #   page cache   s3backer as it mounts by default, and fio without direct=1: hits, and writes not yet stored, are in the
 #                kernel's memory beside the 128 MiB, without a limit. For what an application sees, not to compare caches.
 #
@@ -65,7 +65,7 @@ uri="nbd+unix:///disk?socket=$place/socket"
 block_cache=(--blockCacheSize=2048 --blockCacheMaxDirty=1536 --blockCacheThreads=64 --blockCacheWriteDelay=5000 --readAhead=16
     --md5CacheSize=0 --md5CacheTime=0 --minWriteDelay=0)
 
-# SIDE: what serves the volume begins.
+# SIDE RW: what serves the volume begins, for a job.
 begin() {
     local direct=(--directIO -o big_writes)
     case "$1" in
@@ -77,9 +77,11 @@ begin() {
         return
         ;;
     "over NBD")
+        local options=("${block_cache[@]//--/}")
+        [ "${2#rand}" = "$2" ] || options+=(readAhead=0)
         nbdkit --foreground --unix "$place/socket" --threads 32 "$plugin" bucket="$S3_BUCKET" quiet=true \
             baseURL="http://127.0.0.1:$port/" accessId="$AWS_ACCESS_KEY_ID" accessKey="$AWS_SECRET_ACCESS_KEY" \
-            prefix=s3backer/ size=512m blockSize=64k "${block_cache[@]//--/}" >>"$place/log" 2>&1 &
+            prefix=s3backer/ size=512m blockSize=64k "${options[@]}" >>"$place/log" 2>&1 &
         server=$!
         until_served "nbd+unix:///?socket=$place/socket" "$server"
         return
@@ -158,7 +160,7 @@ print(side["ops_per_second"], p99, side["ops_per_second_settled"], sep="\t")
 # The contents: the same bytes for each.
 head --bytes=512M /dev/urandom >"$place/content"
 "$cachalot" import --quiet "$place/content" "$store" disk
-begin s3backer
+begin s3backer write
 dd if="$place/content" of="$place/mnt/file" bs=1M conv=notrunc oflag=direct status=none
 end s3backer
 rm "$place/content"
@@ -192,7 +194,7 @@ for round in $(seq "${CACHALOT_ROUNDS:-3}"); do
                 in_process "$rw" "$bs" "$depth" "$size" "$state" "$until"
                 read -r rate p99 stored < <(bench_figures)
             else
-                begin "$side"
+                begin "$side" "$rw"
                 [ "$state" = cold ] || job "$side" read 128k 8 "$size"
                 job "$side" "$rw" "$bs" "$depth" "$size" "${options[@]}"
                 before=$EPOCHREALTIME
