@@ -13,7 +13,7 @@ cargo test --test object_store --no-run
 [ -x "$tools/node_modules/.bin/azurite-blob" ] || npm install --silent --no-audit --no-fund --prefix "$tools" "azurite@$version"
 place="$(mktemp -d)"
 "$tools/node_modules/.bin/azurite-blob" --inMemoryPersistence --skipApiVersionCheck --disableTelemetry --silent \
-    --blobHost 127.0.0.1 --blobPort "$port" --location "$place" >"$place/log" 2>&1 &
+    --blobHost 127.0.0.1 --blobPort "$port" >"$place/log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" || true; rm -rf "$place"' EXIT
 
@@ -34,7 +34,7 @@ for _ in range(300):
     headers["Authorization"] = f"SharedKey {account}:{base64.b64encode(digest).decode()}"
     url = f"http://127.0.0.1:{port}{path}?restype=container"
     try:
-        urllib.request.urlopen(urllib.request.Request(url, b"", headers, method="PUT"))
+        urllib.request.urlopen(urllib.request.Request(url, headers={**headers, "Content-Length": "0"}, method="PUT"))
         break
     except urllib.error.HTTPError:
         raise
