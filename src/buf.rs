@@ -126,6 +126,7 @@ pub struct ReadBuf {
 }
 
 impl ReadBuf {
+    #[inline]
     pub(crate) fn push(&mut self, piece: Piece) {
         self.len += piece.len();
         self.pieces.push(piece);

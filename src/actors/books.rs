@@ -29,10 +29,21 @@ impl Default for Books {
 impl Books {
     /// Numbers only have to add up, and are read one by one: relaxed order is enough.
     fn add(&self, number: usize, by: i64) {
-        let shard = self.shards.get(thread_number() % SHARDS);
-        if let Some(number) = shard.and_then(|shard| shard.0.get(number)) {
+        Self::add_to(self.own(), number, by);
+    }
+
+    fn add_to(shard: &[AtomicI64; NUMBERS], number: usize, by: i64) {
+        if let Some(number) = shard.get(number) {
             number.fetch_add(by, Ordering::Relaxed);
         }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the remainder of a division by SHARDS is an index of SHARDS shards"
+    )]
+    fn own(&self) -> &[AtomicI64; NUMBERS] {
+        &self.shards[thread_number() % SHARDS].0
     }
 
     fn sum(&self, number: usize) -> i64 {
@@ -44,10 +55,17 @@ impl Books {
     }
 
     pub(crate) fn count(&self, counter: Counter, by: u64) {
-        self.add(
-            GAUGES + counter as usize,
-            i64::try_from(by).unwrap_or(i64::MAX),
-        );
+        self.count_all([(counter, by)]);
+    }
+
+    /// Adds to several counters.
+    #[inline]
+    pub(crate) fn count_all<const N: usize>(&self, counts: [(Counter, u64); N]) {
+        let shard = self.own();
+        for (counter, by) in counts {
+            let by = i64::try_from(by).unwrap_or(i64::MAX);
+            Self::add_to(shard, GAUGES + counter as usize, by);
+        }
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {

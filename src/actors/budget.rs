@@ -257,18 +257,30 @@ impl Spare {
     }
 }
 
+/// No thread has this number.
+const UNNUMBERED: usize = usize::MAX;
+
 thread_local! {
-    /// A number for the thread, from 0 on.
-    static THREAD_NUMBER: Cell<usize> = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        // Relaxed: the numbers only have to differ.
-        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
-    };
+    /// The thread's number, once it has asked for it.
+    static THREAD_NUMBER: Cell<usize> = const { Cell::new(UNNUMBERED) };
 }
 
 /// A number for the calling thread, from 0 on, by which it finds its shard.
+#[inline]
 pub(crate) fn thread_number() -> usize {
-    THREAD_NUMBER.with(Cell::get)
+    match THREAD_NUMBER.with(Cell::get) {
+        UNNUMBERED => number_thread(),
+        number => number,
+    }
+}
+
+#[cold]
+fn number_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: the numbers only have to differ.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    THREAD_NUMBER.with(|own| own.set(number));
+    number
 }
 
 /// Lets the calling thread use another shard.

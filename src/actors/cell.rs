@@ -27,8 +27,8 @@ use super::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, thread_local};
 use super::tell::tell;
 use crate::buf::ReadBuf;
 use crate::engine::{
-    Access, Charge, Counter, ObjectRef, Put, Settlement, Source, Totals, Window, WindowKey,
-    Written, extent_charge, slices, spans,
+    Access, Charge, Counter, Put, Settlement, Source, Span, Window, WindowKey, WindowName, Written,
+    extent_charge, put_charge, slices, sole_span, spans,
 };
 use crate::types::{ByteRange, Hints, Moment, ObjectKey, Place, SnapId, Timestamp};
 
@@ -91,6 +91,31 @@ impl DoorWrite<'_> {
         }
         charge
     }
+
+    /// The only run of a write that has but one, within one window.
+    fn sole(&self) -> Option<Sole<'_>> {
+        let [extent] = self.extents else {
+            return None;
+        };
+        let ([place], Some((index, span))) = (extent.places, sole_span(extent.range)) else {
+            return None;
+        };
+        let name = WindowName {
+            object: extent.object,
+            snap: SnapId::HEAD,
+            index,
+        };
+        let from = place.offset;
+        Some(Sole { name, span, from })
+    }
+}
+
+/// A run of bytes within one window, and where in the data of the write it begins.
+#[derive(Clone, Copy, Debug)]
+struct Sole<'a> {
+    name: WindowName<'a>,
+    span: Span,
+    from: u64,
 }
 
 /// How much of a write is in.
@@ -107,10 +132,11 @@ pub(crate) enum Entered {
 impl SetShared {
     /// The window's cell, made when there is none.
     pub(super) fn open_cell(&self, key: &WindowKey) -> Arc<Cell> {
-        self.windows.pin().open(key.clone()).clone()
+        self.windows.pin().open(key.name()).clone()
     }
 
     /// Appends the bytes of a range of an object to `out`, if all of it is in memory.
+    #[inline]
     pub(crate) fn read_hit(
         &self,
         (object, snap): (&ObjectKey, SnapId),
@@ -119,22 +145,21 @@ impl SetShared {
         out: &mut ReadBuf,
     ) -> bool {
         let access = Access::of(hints);
-        let windows = self.windows.pin();
-        let id = ObjectRef {
-            key: object.clone(),
+        let Some((index, span)) = sole_span(range) else {
+            return self.read_hit_wide((object, snap), range, access, out);
+        };
+        let name = WindowName {
+            object,
             snap,
+            index,
         };
-        let mut parts = spans(range);
-        let (Some((index, span)), None) = (parts.next(), parts.next()) else {
-            return self.read_hit_wide(&id, range, access, out);
-        };
-        let key = WindowKey { object: id, index };
-        let Some(cell) = windows.get(&key) else {
+        let windows = self.windows.pin();
+        let Some(cell) = windows.get(name) else {
             return false;
         };
         let is_hit = cell.read().serve(span, access, out);
         if is_hit && access == Access::DontNeed {
-            self.note_cooled([key]);
+            self.note_cooled([name.into()]);
         }
         is_hit
     }
@@ -143,19 +168,20 @@ impl SetShared {
     /// half of a write.
     fn read_hit_wide(
         &self,
-        id: &ObjectRef,
+        (object, snap): (&ObjectKey, SnapId),
         range: ByteRange,
         access: Access,
         out: &mut ReadBuf,
     ) -> bool {
+        let name = |index| WindowName {
+            object,
+            snap,
+            index,
+        };
         let windows = self.windows.pin();
         let mut cells: SmallVec<[_; 16]> = SmallVec::new();
         for (index, span) in spans(range) {
-            let key = WindowKey {
-                object: id.clone(),
-                index,
-            };
-            let Some(cell) = windows.get(&key) else {
+            let Some(cell) = windows.get(name(index)) else {
                 return false;
             };
             cells.push((cell, span));
@@ -171,11 +197,7 @@ impl SetShared {
         if !is_hit {
             out.truncate_pieces(pieces);
         } else if access == Access::DontNeed {
-            let keys = spans(range).map(|(index, _)| WindowKey {
-                object: id.clone(),
-                index,
-            });
-            self.note_cooled(keys);
+            self.note_cooled(spans(range).map(|(index, _)| name(index).into()));
         }
         is_hit
     }
@@ -199,8 +221,8 @@ impl SetShared {
 
     /// Counts a read that was served through the door.
     pub(crate) fn count_hit(&self, bytes: u64) {
-        self.count(Counter::ReadOpsHit, 1);
-        self.count(Counter::ReadBytesHit, bytes);
+        let counts = [(Counter::ReadOpsHit, 1), (Counter::ReadBytesHit, bytes)];
+        self.books.count_all(counts);
     }
 
     /// Puts a checked write in, as far as that needs nobody else. `data` shows the same bytes afterwards, though the cache
@@ -218,10 +240,6 @@ impl SetShared {
                 Entered::Some(0)
             };
         }
-        let mut purse = write.charge();
-        if !self.common.ledger.take(purse) {
-            return Entered::Some(0);
-        }
         let now = self.common.clock.now();
         let written = Written {
             since: now,
@@ -232,34 +250,29 @@ impl SetShared {
             context,
             journal: None,
         };
-        let (mut entered, mut bytes, mut is_listed) = (0, 0, false);
-        for extent in write.extents {
-            let how = (written, Access::of(write.hints));
-            let Some((change, lists)) = self.put_extent(extent, how, data) else {
-                break;
-            };
-            is_listed |= lists;
-            purse -= change.charge;
-            if change.totals != Totals::default() {
-                self.add_totals(&change.totals);
-            }
-            bytes += extent.range.len();
-            entered += 1;
-        }
-        self.common.ledger.give(purse);
+        let how = (written, Access::of(write.hints));
+        let (entered, is_listed) = match write.sole() {
+            Some(sole) => self.put_sole(sole, how, data),
+            None => self.put_all(write, how, data),
+        };
+        let put = write.extents.get(..entered).unwrap_or(write.extents);
+        let bytes: u64 = put.iter().map(|extent| extent.range.len()).sum();
         if entered > 0 {
             if is_listed {
                 self.note_dirtied();
             }
-            self.count(Counter::WriteBytes, bytes);
             // A tiny write costs a buffer all the same.
             let buffers = write.extents.len() as u64;
             self.check_dirty_now_and_then(bytes.max(buffers * DIRTY_BUFFER_BYTES));
         }
-        if entered < write.extents.len() {
+        let is_whole = entered == write.extents.len();
+        self.books.count_all([
+            (Counter::WriteBytes, bytes),
+            (Counter::WriteOps, u64::from(is_whole)),
+        ]);
+        if !is_whole {
             return Entered::Some(entered);
         }
-        self.count(Counter::WriteOps, 1);
         // The acknowledgement stands only if the set was not closing or fenced before the window was listed.
         match self.state() {
             SetState::Open => Entered::All,
@@ -285,6 +298,97 @@ impl SetShared {
         }
     }
 
+    /// Puts in a write of one run within one window, if it may enter. Returns how many extents entered, one or none,
+    /// and whether that listed the window.
+    fn put_sole(
+        &self,
+        Sole { name, span, from }: Sole<'_>,
+        (written, access): (Written, Access),
+        data: &mut Bytes,
+    ) -> (usize, bool) {
+        let ledger = &self.common.ledger;
+        let most = put_charge(u64::from(span.len()));
+        let windows = self.windows.pin();
+        let mut purse = Charge::default();
+        let mut outcome = (0, false);
+        loop {
+            let cell = match windows.get(name) {
+                Some(cell) => cell,
+                None if purse == most || ledger.take(most) => {
+                    purse = most;
+                    windows.open(name)
+                }
+                None => break,
+            };
+            let mut window = cell.lock();
+            if window.closed {
+                continue;
+            }
+            let Some(source) = Source::of(data, from, span.len()) else {
+                break;
+            };
+            let written = self.in_this_epoch(written);
+            let put = Put {
+                span,
+                source,
+                written,
+                access,
+            };
+            // It needs no room, but does not pass those who wait for some.
+            if !ledger.has_waiting_writes() && window.absorb(&put) {
+                outcome = (1, false);
+                break;
+            }
+            if window.is_journaled() || !window.may_absorb(span, written.context) {
+                break;
+            }
+            if purse != most {
+                if !ledger.take(most) {
+                    break;
+                }
+                purse = most;
+            }
+            self.put_locked(&mut window, put);
+            let lists = self.list(&mut window, name);
+            let settled = window.settle();
+            drop(window);
+            purse -= settled.charge;
+            self.add_totals(&settled.totals);
+            outcome = (1, lists);
+            break;
+        }
+        if purse != Charge::default() {
+            ledger.give(purse);
+        }
+        outcome
+    }
+
+    /// Puts in the extents of a write, up to the first that may not enter, each whole or not at all. Returns how many
+    /// that were, and whether that listed a window.
+    fn put_all(
+        &self,
+        write: &DoorWrite<'_>,
+        how: (Written, Access),
+        data: &mut Bytes,
+    ) -> (usize, bool) {
+        let mut purse = write.charge();
+        let (mut entered, mut is_listed) = (0, false);
+        if !self.common.ledger.take(purse) {
+            return (entered, is_listed);
+        }
+        for extent in write.extents {
+            let Some((change, lists)) = self.put_extent(extent, how, data) else {
+                break;
+            };
+            is_listed |= lists;
+            purse -= change.charge;
+            self.add_totals(&change.totals);
+            entered += 1;
+        }
+        self.common.ledger.give(purse);
+        (entered, is_listed)
+    }
+
     /// Puts one extent in whole, or not at all. Returns what that changed, and whether it listed a window.
     fn put_extent(
         &self,
@@ -293,17 +397,15 @@ impl SetShared {
         data: &mut Bytes,
     ) -> Option<(Settlement, bool)> {
         let slices = slices(extent.range, extent.places);
-        let id = ObjectRef {
-            key: extent.object.clone(),
+        let name = |index| WindowName {
+            object: extent.object,
             snap: SnapId::HEAD,
+            index,
         };
         let open = self.windows.pin();
         loop {
             let cells: SmallVec<[(u64, _); 4]> = spans(extent.range)
-                .map(|(index, _)| {
-                    let object = id.clone();
-                    (index, open.open(WindowKey { object, index }))
-                })
+                .map(|(index, _)| (index, open.open(name(index))))
                 .collect();
             let mut guards: SmallVec<[(u64, RwLockWriteGuard<'_, Window>); 4]> = cells
                 .iter()
@@ -320,41 +422,53 @@ impl SetShared {
                     return None;
                 }
             }
-            let written = Written {
-                epoch: self.epoch.load(Ordering::SeqCst),
-                ..written
-            };
+            let written = self.in_this_epoch(written);
             let (mut change, mut lists) = (Settlement::default(), false);
             for (index, span, from) in &slices {
                 let (_, window) = guards.get_mut(place(*index))?;
-                let source = Source::of(data, *from, span.len())?;
-                if let Ok(outcome) = window.put(Put {
+                let put = Put {
                     span: *span,
-                    source,
+                    source: Source::of(data, *from, span.len())?,
                     written,
                     access,
-                }) && outcome.overwritten_tx_bytes > 0
-                {
-                    let bytes = outcome.overwritten_tx_bytes;
-                    self.count(Counter::OverwrittenWhileFlushingBytes, bytes);
-                }
+                };
+                self.put_locked(window, put);
             }
             for (index, window) in &mut guards {
-                if !window.listed {
-                    window.listed = true;
-                    lists = true;
-                    let key = WindowKey {
-                        object: id.clone(),
-                        index: *index,
-                    };
-                    self.listed.lock().push(key);
-                }
+                lists |= self.list(window, name(*index));
                 let settled = window.settle();
                 change.charge += settled.charge;
                 change.totals += settled.totals;
             }
             return Some((change, lists));
         }
+    }
+
+    /// As written in the flush epoch of now: to be asked under the locks of the windows.
+    fn in_this_epoch(&self, written: Written) -> Written {
+        Written {
+            epoch: self.epoch.load(Ordering::SeqCst),
+            ..written
+        }
+    }
+
+    fn put_locked(&self, window: &mut Window, put: Put<'_>) {
+        if let Ok(outcome) = window.put(put)
+            && outcome.overwritten_tx_bytes > 0
+        {
+            let bytes = outcome.overwritten_tx_bytes;
+            self.count(Counter::OverwrittenWhileFlushingBytes, bytes);
+        }
+    }
+
+    /// Puts a window into which something was written on the list of dirty ones, and says whether it was not there.
+    fn list(&self, window: &mut Window, name: WindowName<'_>) -> bool {
+        let lists = !window.listed;
+        if lists {
+            window.listed = true;
+            self.listed.lock().push(name.into());
+        }
+        lists
     }
 
     /// The time now.
@@ -474,13 +588,12 @@ mod tests {
         let set = start_set();
         let object = ObjectKey::Number(0);
         let range = ByteRange::new(0, 4).unwrap();
-        let key = WindowKey {
-            object: ObjectRef {
-                key: object.clone(),
-                snap: SnapId::HEAD,
-            },
+        let name = WindowName {
+            object: &object,
+            snap: SnapId::HEAD,
             index: 0,
         };
+        let key = WindowKey::from(name);
         let cell = set.open_cell(&key);
         std::thread::scope(|scope| {
             let mut window = cell.lock();

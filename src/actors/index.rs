@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::cell::Cell;
-use crate::engine::WindowKey;
+use crate::engine::{WindowKey, WindowName};
 
 #[cfg(not(all(test, any(model = "shuttle", model = "loom"))))]
 mod shipped {
-    use super::{Arc, Cell, WindowKey};
+    use super::{Arc, Cell, WindowKey, WindowName};
 
     type Map = papaya::HashMap<WindowKey, Arc<Cell>, foldhash::fast::RandomState>;
     type Pin<'a> = papaya::HashMapRef<
@@ -37,20 +37,31 @@ mod shipped {
         }
     }
 
+    impl papaya::Equivalent<WindowKey> for WindowName<'_> {
+        fn equivalent(&self, key: &WindowKey) -> bool {
+            *self == key.name()
+        }
+    }
+
     impl Index {
+        #[inline]
         pub(in crate::actors) fn pin(&self) -> Pinned<'_> {
             Pinned(self.0.pin())
         }
     }
 
     impl Pinned<'_> {
-        pub(in crate::actors) fn get(&self, key: &WindowKey) -> Option<&Arc<Cell>> {
-            self.0.get(key)
+        #[inline]
+        pub(in crate::actors) fn get(&self, name: WindowName<'_>) -> Option<&Arc<Cell>> {
+            self.0.get(&name)
         }
 
         /// The cell of this name, made when there is none.
-        pub(in crate::actors) fn open(&self, key: WindowKey) -> &Arc<Cell> {
-            self.0.get_or_insert_with(key, Arc::default)
+        pub(in crate::actors) fn open(&self, name: WindowName<'_>) -> &Arc<Cell> {
+            match self.0.get(&name) {
+                Some(cell) => cell,
+                None => self.0.get_or_insert_with(name.into(), Arc::default),
+            }
         }
 
         pub(in crate::actors) fn remove(&self, key: &WindowKey) {
@@ -78,7 +89,7 @@ mod shipped {
 mod modelled {
     use std::collections::BTreeMap;
 
-    use super::{Arc, Cell, WindowKey};
+    use super::{Arc, Cell, WindowKey, WindowName};
     use crate::actors::sync::Mutex;
 
     /// See the [module](super).
@@ -95,12 +106,13 @@ mod modelled {
     }
 
     impl Pinned<'_> {
-        pub(in crate::actors) fn get(&self, key: &WindowKey) -> Option<Arc<Cell>> {
-            self.0.0.lock().get(key).cloned()
+        pub(in crate::actors) fn get(&self, name: WindowName<'_>) -> Option<Arc<Cell>> {
+            self.0.0.lock().get(&name.into()).cloned()
         }
 
-        pub(in crate::actors) fn open(&self, key: WindowKey) -> Arc<Cell> {
-            self.0.0.lock().entry(key).or_default().clone()
+        pub(in crate::actors) fn open(&self, name: WindowName<'_>) -> Arc<Cell> {
+            let mut cells = self.0.0.lock();
+            cells.entry(name.into()).or_default().clone()
         }
 
         pub(in crate::actors) fn remove(&self, key: &WindowKey) {

@@ -167,11 +167,17 @@ impl Ledger {
             .set_limit(buffers.saturating_add(stranded_buffers));
     }
 
+    /// Whether writes wait for room. Claims that are being made at this moment may be missed.
+    pub(crate) fn has_waiting_writes(&self) -> bool {
+        // Relaxed: whoever asks may come before them as well.
+        self.writes_waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Reserves room now, unless there is none or others wait for it.
     pub(crate) fn take(&self, charge: Charge) -> bool {
         // Relaxed: claims that are being made at this moment may be passed or not, either order is fair.
         let is_passed_by_none = if charge.dirty > 0 {
-            self.writes_waiting.load(Ordering::Relaxed) == 0
+            !self.has_waiting_writes()
         } else {
             self.fetches_waiting.load(Ordering::Relaxed) == 0
                 && self.write_wants_room.load(Ordering::Relaxed) == 0

@@ -385,8 +385,10 @@ impl SetShared {
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {
-        self.books.add_totals(change);
-        self.common.books.add_totals(change);
+        if *change != Totals::default() {
+            self.books.add_totals(change);
+            self.common.books.add_totals(change);
+        }
     }
 }
 

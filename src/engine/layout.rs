@@ -173,6 +173,17 @@ impl Layout {
         }
     }
 
+    /// The object and the bytes of it that a file range is, where it touches on one object.
+    #[inline]
+    pub(crate) fn sole_run(&self, range: ByteRange) -> Option<(u64, ByteRange)> {
+        let spot = self.locate(range.start());
+        if range.len() > spot.touching {
+            return None;
+        }
+        let run = ByteRange::between(spot.offset, spot.offset + range.len())?;
+        Some((spot.object, run))
+    }
+
     /// The pieces of a file range joined by object, in the order in which the file meets the objects.
     ///
     /// What a file range has on one object always touches there, so each object comes once. The memory taken
@@ -296,12 +307,27 @@ impl Layout {
         self.object_size / self.stripe_unit
     }
 
+    /// Divides by the object's size. Nearly all sizes are powers of two, and a division takes as long as the rest of
+    /// finding an object.
+    const fn divide(&self, file_offset: u64) -> (u64, u64) {
+        let size = self.object_size;
+        if size.is_power_of_two() {
+            (
+                file_offset >> size.trailing_zeros(),
+                file_offset & (size - 1),
+            )
+        } else {
+            (file_offset / size, file_offset % size)
+        }
+    }
+
     /// Every product is at most the unit number or the object size, so none overflows.
+    #[inline]
     fn locate(&self, file_offset: u64) -> Spot {
         if self.stripe_count == 1 {
-            let offset = file_offset % self.object_size;
+            let (object, offset) = self.divide(file_offset);
             return Spot {
-                object: file_offset / self.object_size,
+                object,
                 offset,
                 touching: self.object_size - offset,
             };

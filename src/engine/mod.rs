@@ -69,16 +69,16 @@ pub use audit::{AuditFailure, BufferListing, ObjectListing, Recount};
 pub use extent::BufferState;
 pub(crate) use extent::{OpId, Written};
 pub use layout::{FileRanges, Layout, ObjectRuns, Run, Runs};
-pub(crate) use object::{ObjectRef, WindowKey, spans};
+pub(crate) use object::{WindowKey, WindowName, sole_span, spans};
 pub(crate) use places::{join_places, split_by_place};
 pub(crate) use set::{EngineLimits, EngineOptions, SetEngine};
 pub use shelf::Counter;
 pub(crate) use shelf::Shelf;
 pub(crate) use window::{
-    Access, EXTENT_OVERHEAD_BYTES, Put, Settlement, Source, WINDOW_BYTES, Window,
+    Access, EXTENT_OVERHEAD_BYTES, Put, Settlement, Source, Span, WINDOW_BYTES, Window,
 };
 pub use window::{Charge, Totals};
-pub(crate) use write::{extent_charge, slices};
+pub(crate) use write::{extent_charge, put_charge, slices};
 pub(crate) use write_back::Demand;
 
 #[cfg(any(test, fuzzing))]

@@ -1,6 +1,7 @@
 //! One object: what is known of it, its windows, its writebacks in flight, and who waits for them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use super::action::WaiterId;
 use super::extent::OpId;
@@ -17,11 +18,81 @@ pub(crate) struct ObjectRef {
 }
 
 /// Names a window within a set.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WindowKey {
     pub(crate) object: ObjectRef,
     /// The window's first byte divided by [`WINDOW_BYTES`].
     pub(crate) index: u64,
+}
+
+impl Hash for WindowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl WindowKey {
+    pub(crate) const fn name(&self) -> WindowName<'_> {
+        WindowName {
+            object: &self.object.key,
+            snap: self.object.snap,
+            index: self.index,
+        }
+    }
+}
+
+/// A [`WindowKey`] with a borrowed object, by which a window is looked up; hashes as the key does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WindowName<'a> {
+    pub(crate) object: &'a ObjectKey,
+    pub(crate) snap: SnapId,
+    pub(crate) index: u64,
+}
+
+impl Hash for WindowName<'_> {
+    /// A numbered object takes one step of the hasher, since every hit takes it.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Far from the indexes of windows, which are small.
+        let snap = |number: u64| number.wrapping_add(1).rotate_left(40);
+        let index = self.index ^ self.snap.number().map_or(0, snap);
+        match self.object {
+            ObjectKey::Number(number) => {
+                state.write_u128((u128::from(*number) << 64) | u128::from(index));
+            }
+            ObjectKey::Name(name) => {
+                name.hash(state);
+                state.write_u64(index);
+            }
+        }
+    }
+}
+
+impl From<WindowName<'_>> for WindowKey {
+    fn from(name: WindowName<'_>) -> Self {
+        Self {
+            object: ObjectRef {
+                key: name.object.clone(),
+                snap: name.snap,
+            },
+            index: name.index,
+        }
+    }
+}
+
+/// The window that a range lies in, and its part of it; `None` where it lies in several.
+pub(crate) const fn sole_span(range: ByteRange) -> Option<(u64, Span)> {
+    let index = range.start() / WINDOW_BYTES;
+    if (range.end() - 1) / WINDOW_BYTES != index {
+        return None;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the remainder of a division by a window's length, and a length within it"
+    )]
+    let (start, len) = ((range.start() % WINDOW_BYTES) as u32, range.len() as u32);
+    let end = start + len;
+    Some((index, Span { start, end }))
 }
 
 /// The parts of a range by window, ascending.

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::action::{Action, Reply, WaiterId};
-use super::object::spans;
+use super::object::{sole_span, spans};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
 use super::watch::LAST;
@@ -93,7 +93,7 @@ pub(crate) fn slices(range: ByteRange, places: &[Place]) -> SmallVec<[(u64, Span
 
 /// What a write of one extent can cost at most.
 pub(crate) fn extent_charge(range: ByteRange, places: &[Place]) -> Charge {
-    if places.len() == 1 && spans(range).nth(1).is_none() {
+    if places.len() == 1 && sole_span(range).is_some() {
         return put_charge(range.len());
     }
     let mut charge = Charge::default();

@@ -113,7 +113,11 @@ impl ObjectSet {
     /// # Cancel safety
     /// As [`read`](Self::read).
     pub async fn read_at(&self, offset: u64, len: u64) -> Result<ReadBuf, CacheError> {
-        self.read_at_with(offset, len, Hints::default()).await
+        let how = (SnapId::HEAD, Hints::default());
+        match self.read_file_hit((offset, len), how)? {
+            Some(bytes) => Ok(bytes),
+            None => self.read_file((offset, len), how).await,
+        }
     }
 
     /// What [`read_at`](Self::read_at) answers at once because all of it is in memory, else `None`: never waits, and
@@ -165,7 +169,11 @@ impl ObjectSet {
         len: u64,
         hints: Hints,
     ) -> Result<ReadBuf, CacheError> {
-        self.read_snap_at(SnapId::HEAD, (offset, len), hints).await
+        let how = (SnapId::HEAD, hints);
+        match self.read_file_hit((offset, len), how)? {
+            Some(bytes) => Ok(bytes),
+            None => self.read_file((offset, len), how).await,
+        }
     }
 
     /// Reads `len` bytes at `offset` of the set's file as it was at a snapshot.
@@ -178,10 +186,29 @@ impl ObjectSet {
         (offset, len): (u64, u64),
         hints: Hints,
     ) -> Result<ReadBuf, CacheError> {
-        let (layout, range) = self.file_range(offset, len)?;
-        if let Some(bytes) = self.read_runs_hit(layout, range, (snap, hints)) {
-            return Ok(bytes);
+        match self.read_file_hit((offset, len), (snap, hints))? {
+            Some(bytes) => Ok(bytes),
+            None => self.read_file((offset, len), (snap, hints)).await,
         }
+    }
+
+    /// Reads what is in memory of a file range that takes one run of each object.
+    fn read_file_hit(
+        &self,
+        (offset, len): (u64, u64),
+        how: (SnapId, Hints),
+    ) -> Result<Option<ReadBuf>, CacheError> {
+        let (layout, range) = self.file_range(offset, len)?;
+        Ok(self.read_runs_hit(layout, range, how))
+    }
+
+    /// Reads what [`read_file_hit`](Self::read_file_hit) could not.
+    async fn read_file(
+        &self,
+        (offset, len): (u64, u64),
+        (snap, hints): (SnapId, Hints),
+    ) -> Result<ReadBuf, CacheError> {
+        let (layout, range) = self.file_range(offset, len)?;
         let request = ReadRequest {
             extents: extents_of(layout, range),
             snap,
@@ -197,18 +224,20 @@ impl ObjectSet {
         range: ByteRange,
         (snap, hints): (SnapId, Hints),
     ) -> Option<ReadBuf> {
-        if !Self::has_one_run_each(layout, range) {
-            return None;
-        }
         let mut out = ReadBuf::default();
-        for run in layout.runs(range) {
-            let object = ObjectKey::Number(run.object);
-            if !self
-                .shared
-                .read_hit((&object, snap), run.range, hints, &mut out)
-            {
-                return None;
-            }
+        let mut read = |object, range| {
+            let object = ObjectKey::Number(object);
+            self.shared
+                .read_hit((&object, snap), range, hints, &mut out)
+        };
+        let is_hit = if let Some((object, range)) = layout.sole_run(range) {
+            read(object, range)
+        } else {
+            Self::has_one_run_each(layout, range)
+                && layout.runs(range).all(|run| read(run.object, run.range))
+        };
+        if !is_hit {
+            return None;
         }
         self.shared.count_hit(range.len());
         Some(out)

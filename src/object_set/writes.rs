@@ -83,13 +83,16 @@ impl ObjectSet {
         &self,
         object: impl Into<ObjectKey>,
         offset: u64,
-        data: Bytes,
+        mut data: Bytes,
     ) -> Result<(), CacheError> {
         let range = ByteRange::new(offset, data.len() as u64)?;
         let object = self.shared.shape.canonical(object.into());
         self.shared.shape.check_range(&object, range)?;
-        self.write_run((object, range), data, Hints::default())
-            .await
+        let hints = Hints::default();
+        if self.write_run_hit((&object, range), &mut data, hints)? {
+            return Ok(());
+        }
+        self.write_run((object, range), data, hints).await
     }
 
     /// Writes `data` at `offset` of the set's file.
@@ -100,8 +103,12 @@ impl ObjectSet {
     ///
     /// # Cancel safety
     /// As [`write`](Self::write).
-    pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), CacheError> {
-        self.write_at_with(offset, data, Hints::default()).await
+    pub async fn write_at(&self, offset: u64, mut data: Bytes) -> Result<(), CacheError> {
+        let hints = Hints::default();
+        if self.write_file_hit(offset, &mut data, hints)? {
+            return Ok(());
+        }
+        self.write_file(offset, data, hints).await
     }
 
     /// As [`write_at`](Self::write_at), with hints.
@@ -111,15 +118,36 @@ impl ObjectSet {
     pub async fn write_at_with(
         &self,
         offset: u64,
-        data: Bytes,
+        mut data: Bytes,
         hints: Hints,
     ) -> Result<(), CacheError> {
+        if self.write_file_hit(offset, &mut data, hints)? {
+            return Ok(());
+        }
+        self.write_file(offset, data, hints).await
+    }
+
+    /// Writes what is one run of one object through the door: allocates nothing for the request. Says whether it
+    /// could.
+    fn write_file_hit(
+        &self,
+        offset: u64,
+        data: &mut Bytes,
+        hints: Hints,
+    ) -> Result<bool, CacheError> {
         let (layout, range) = self.file_range(offset, data.len() as u64)?;
-        let mut runs = layout.runs(range);
-        if let (Some(run), None) = (runs.next(), runs.next()) {
-            return self
-                .write_run((ObjectKey::Number(run.object), run.range), data, hints)
-                .await;
+        let Some((object, range)) = layout.sole_run(range) else {
+            return Ok(false);
+        };
+        self.write_run_hit((&ObjectKey::Number(object), range), data, hints)
+    }
+
+    /// Writes what could not be written by [`write_file_hit`](Self::write_file_hit).
+    async fn write_file(&self, offset: u64, data: Bytes, hints: Hints) -> Result<(), CacheError> {
+        let (layout, range) = self.file_range(offset, data.len() as u64)?;
+        if let Some((object, range)) = layout.sole_run(range) {
+            let object = ObjectKey::Number(object);
+            return self.write_run((object, range), data, hints).await;
         }
         let extents = extents_of(layout, range);
         self.write(WriteRequest {
@@ -131,19 +159,18 @@ impl ObjectSet {
         .await
     }
 
-    /// Writes one run of one object; the door's way allocates nothing for the request.
-    async fn write_run(
+    fn write_run_hit(
         &self,
-        (object, range): (ObjectKey, ByteRange),
-        mut data: Bytes,
+        (object, range): (&ObjectKey, ByteRange),
+        data: &mut Bytes,
         hints: Hints,
-    ) -> Result<(), CacheError> {
+    ) -> Result<bool, CacheError> {
         let place = Place {
             offset: 0,
             len: range.len(),
         };
         let extent = DoorExtent {
-            object: &object,
+            object,
             range,
             places: &[place],
         };
@@ -153,12 +180,25 @@ impl ObjectSet {
             modified: None,
             hints,
         };
-        match self.shared.write_hit(&write, &mut data) {
-            Entered::All => return Ok(()),
-            Entered::Refused => return Err(self.shared.fenced()),
+        match self.shared.write_hit(&write, data) {
+            Entered::All => Ok(true),
+            Entered::Refused => Err(self.shared.fenced()),
             // Of one extent, none.
-            Entered::Some(_) => {}
+            Entered::Some(_) => Ok(false),
         }
+    }
+
+    /// Has the actor write one run of one object.
+    async fn write_run(
+        &self,
+        (object, range): (ObjectKey, ByteRange),
+        data: Bytes,
+        hints: Hints,
+    ) -> Result<(), CacheError> {
+        let place = Place {
+            offset: 0,
+            len: range.len(),
+        };
         let extents = vec![ObjectExtent {
             object,
             range,

@@ -11,8 +11,8 @@ pub(super) fn name(object: u64) -> ObjectName {
     ObjectName::new(format!("vol.{object:016x}")).unwrap()
 }
 
-pub(super) fn head(object: u64) -> crate::engine::ObjectRef {
-    crate::engine::ObjectRef {
+pub(super) fn head(object: u64) -> crate::engine::object::ObjectRef {
+    crate::engine::object::ObjectRef {
         key: ObjectKey::Number(object),
         snap: SnapId::HEAD,
     }

@@ -186,10 +186,29 @@ impl Window {
     /// Appends the bytes of `span` to `out`, if all of it is readable; else leaves `out` as it was.
     ///
     /// `promote` marks what is read as used; `dont_need` marks the extents wholly inside as first to go.
+    #[inline]
     pub(crate) fn collect(&self, span: Span, how: Access, out: &mut ReadBuf) -> bool {
+        let first = self.find(span.start);
+        // Most often all of it lies in one.
+        if let Some(extent) = self.extents.get(first)
+            && extent.span().contains(span)
+            && let Some(slab) = &extent.slab
+        {
+            let at = extent.at + (span.start - extent.start);
+            out.push(Piece::of_slab(slab.clone(), at, span.len()));
+            how.mark(
+                extent,
+                extent.start == span.start && extent.len == span.len(),
+            );
+            return true;
+        }
+        self.collect_from(first, span, how, out)
+    }
+
+    /// As [`collect`](Self::collect), where `first` is the first extent that ends behind where `span` starts.
+    fn collect_from(&self, first: usize, span: Span, how: Access, out: &mut ReadBuf) -> bool {
         let pieces = out.piece_count();
         let mut at = span.start;
-        let first = self.find(span.start);
         for (nth, extent) in self.extents.from(first).iter().enumerate() {
             let is_readable = extent.slab.is_some()
                 || self.extents.state(first + nth) == Some(&ExtentState::Zero);
@@ -350,6 +369,7 @@ impl Access {
         }
     }
 
+    #[inline]
     fn mark(self, extent: &Extent, wholly_inside: bool) {
         match self {
             Self::Plain => extent.mark.touch(),

@@ -61,6 +61,11 @@ impl Table {
         self.states.get_mut(index)
     }
 
+    /// An extent with its state, for changing; who changes them keeps the window's counts right.
+    pub(super) fn both_mut(&mut self, index: usize) -> Option<(&mut Extent, &mut ExtentState)> {
+        self.extents.get_mut(index).zip(self.states.get_mut(index))
+    }
+
     /// Where the extent at `index` lies; behind everything when there is none.
     pub(super) fn span(&self, index: usize) -> Span {
         self.extents.get(index).map_or(
@@ -80,6 +85,7 @@ impl Table {
     /// The first extent that ends behind `position`.
     ///
     /// Extents of one length that fill a window lie where they are guessed to be, and near there when some have gone.
+    #[inline]
     pub(super) fn find(&self, position: u32) -> usize {
         let len = self.extents.len();
         let guess = (position as usize).saturating_mul(len) / Span::ALL.end as usize;

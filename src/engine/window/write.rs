@@ -101,7 +101,7 @@ impl Window {
         }
         // Memory is kept only in place of all that it lies over: else it would be held beside the rest of that.
         let is_kept = put.source.is_worth_keeping() && self.covers_whole(put.span);
-        if !is_kept && (self.put_in_place(&put) || self.append(&put)) {
+        if !is_kept && (self.overwrite(&put) || self.dirty_whole(&put) || self.append(&put)) {
             return Ok(PutOutcome::default());
         }
         Ok(self.replace(put))
@@ -113,48 +113,36 @@ impl Window {
         overlapping.all(|index| span.contains(self.span_at(index)))
     }
 
+    /// Puts in a write that changes nothing of what the window costs or counts: one that overwrites dirty bytes where
+    /// they lie. Says whether it did; else nothing was changed.
+    pub(crate) fn absorb(&mut self, put: &Put<'_>) -> bool {
+        !put.source.is_worth_keeping() && self.overwrite(put)
+    }
+
     /// Overwrites bytes inside one dirty extent whose memory nobody else holds: no allocation, no new extent.
-    fn put_in_place(&mut self, put: &Put<'_>) -> bool {
+    fn overwrite(&mut self, put: &Put<'_>) -> bool {
         let index = self.find(put.span.start);
-        let span = self.span_at(index);
-        if !span.contains(put.span) {
+        let Some((extent, ExtentState::Dirty(written))) = self.extents.both_mut(index) else {
+            return false;
+        };
+        if !written.may_join(&put.written) || !extent.overwrite(put) {
             return false;
         }
-        let Some(state) = self.extents.state(index) else {
+        *written = written.joined(&put.written);
+        true
+    }
+
+    /// Makes a clean extent that the write covers exactly dirty, in memory that nobody else holds.
+    fn dirty_whole(&mut self, put: &Put<'_>) -> bool {
+        let index = self.find(put.span.start);
+        let Some((extent, ExtentState::Clean)) = self.extents.both_mut(index) else {
             return false;
         };
-        let whole_clean = *state == ExtentState::Clean && span == put.span;
-        let written = match state {
-            ExtentState::Dirty(old) if old.may_join(&put.written) => old.joined(&put.written),
-            ExtentState::Clean if whole_clean => put.written,
-            ExtentState::Dirty(_)
-            | ExtentState::Clean
-            | ExtentState::Zero
-            | ExtentState::Rx { .. }
-            | ExtentState::Tx { .. }
-            | ExtentState::Error(_) => return false,
-        };
-        let Some(extent) = self.extents.get_mut(index) else {
+        if extent.span() != put.span || !extent.overwrite(put) {
             return false;
-        };
-        let at = (extent.at + (put.span.start - span.start)) as usize;
-        let bytes = put.source.bytes();
-        let Some(buffer) = extent
-            .slab
-            .as_mut()
-            .and_then(Slab::unique)
-            .and_then(|buffer| buffer.get_mut(at..at + bytes.len()))
-        else {
-            return false;
-        };
-        buffer.copy_from_slice(bytes);
-        put.access.mark(extent, true);
-        if whole_clean {
-            extent.stamp = 0;
-            self.set_state(index, ExtentState::Dirty(written));
-        } else if let Some(state) = self.extents.state_mut(index) {
-            *state = ExtentState::Dirty(written);
         }
+        extent.stamp = 0;
+        self.set_state(index, ExtentState::Dirty(put.written));
         true
     }
 
@@ -322,6 +310,24 @@ impl Window {
         let state = self.extents.state(index);
         matches!(state, Some(ExtentState::Dirty(old)) if old.may_join(written))
             && self.span_at(index).len() as usize + len <= JOIN_BYTES_MAX
+    }
+}
+
+impl Extent {
+    /// Overwrites bytes where they lie, if all of them lie here and nobody else holds their memory.
+    fn overwrite(&mut self, put: &Put<'_>) -> bool {
+        if !self.span().contains(put.span) {
+            return false;
+        }
+        let at = (self.at + (put.span.start - self.start)) as usize;
+        let bytes = put.source.bytes();
+        let buffer = self.slab.as_mut().and_then(Slab::unique);
+        let Some(room) = buffer.and_then(|buffer| buffer.get_mut(at..at + bytes.len())) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        put.access.mark(self, true);
+        true
     }
 }
 
