@@ -32,7 +32,7 @@ pub struct CacheConfig {
     #[serde(with = "exact")]
     pub max_dirty_bytes: ByteSize,
     /// Above this many dirty bytes, writing back starts at once. Higher joins more writes, lower leaves
-    /// more room for a burst. Default: `64MiB`.
+    /// more room for a burst. While writers wait, at least an eighth of `max_dirty_bytes` is on its way. Default: `64MiB`.
     #[serde(with = "exact")]
     pub target_dirty_bytes: ByteSize,
     /// Bytes are written back when they have been dirty for this long, give or take a second. Higher joins

@@ -10,7 +10,7 @@ use actix::{
 };
 
 use super::message::{End, Taken, Wake, WriteBack};
-use super::plan::{FlushPlan, Levels};
+use super::plan::{FlushPlan, Levels, target};
 use super::shared::{Common, SetShared};
 use crate::engine::{BufferState, Demand};
 
@@ -47,7 +47,8 @@ impl FlusherActor {
         let waiting = self.common.ledger.waiting();
         let buffers = u64::try_from(totals.buffers_in(BufferState::Dirty)).unwrap_or_default();
         let limits = self.common.limits();
-        let target = limits.target_dirty_bytes;
+        let is_waited_for = waiting.dirty > 0 || waiting.dirty_buffers > 0;
+        let target = target(&limits, is_waited_for);
         let (_, buffers_target) = self.common.ledger.dirty_buffers(target);
         // No demand brings those down.
         let (stranded, stranded_buffers) = self.common.ledger.stranded_dirty();

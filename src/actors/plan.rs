@@ -4,12 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
+use crate::config::Limits;
 use crate::engine::Demand;
 use crate::types::Moment;
 
 /// Sets of which the one is this little older than the other count as equally old, so that a set is asked for more
 /// than one buffer at a time.
 const AGE_SLACK: Duration = Duration::from_millis(50);
+
+/// How many bytes may stay dirty and not be on their way. While writers wait, at least an eighth of what the limit allows is:
+/// else a target close to it would have the store do one thing after the other.
+pub(crate) fn target(limits: &Limits, is_waited_for: bool) -> u64 {
+    let limit = limits.max_dirty_bytes;
+    let target = limits.target_dirty_bytes;
+    if is_waited_for {
+        target.min(limit - limit / 8)
+    } else {
+        target
+    }
+}
+
 /// What the flusher sees when it looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Levels {
@@ -160,7 +174,10 @@ impl RoomLevels {
 
 #[cfg(test)]
 mod tests {
+    use bytesize::ByteSize;
+
     use super::*;
+    use crate::config::CacheConfig;
 
     fn at(seconds: u64) -> Moment {
         Moment::default().after(Duration::from_secs(seconds))
@@ -238,6 +255,23 @@ mod tests {
         assert_eq!((set, demand.since), (2, at(95)));
         plan.answered(2, 10, None);
         assert_eq!(plan.next(&levels(10)), None);
+    }
+
+    /// F-01, W-08
+    #[test]
+    fn while_writers_wait_an_eighth_is_on_its_way_though_the_target_is_the_limit() {
+        let config = CacheConfig {
+            max_dirty_bytes: ByteSize::b(800),
+            target_dirty_bytes: ByteSize::b(800),
+            ..CacheConfig::default()
+        };
+        let high = Limits::try_from(&config).unwrap();
+        assert_eq!((target(&high, false), target(&high, true)), (800, 700));
+        let low = Limits {
+            target_dirty_bytes: 400,
+            ..high
+        };
+        assert_eq!((target(&low, false), target(&low, true)), (400, 400));
     }
 
     /// F-01, H-24

@@ -106,6 +106,46 @@ async fn above_the_target_the_oldest_bytes_of_all_sets_go_until_at_the_target() 
     rig.close().await;
 }
 
+/// F-01, W-08: more than the writer needs, so that the store does not do one thing after the other.
+#[actix::test]
+async fn while_a_writer_waits_an_eighth_of_the_limit_is_on_its_way_though_the_target_is_the_limit()
+{
+    let limit = 2 * MIB;
+    let rig = Rig::new(CacheConfig {
+        max_dirty_bytes: ByteSize(limit),
+        target_dirty_bytes: ByteSize(limit),
+        ..config()
+    });
+    let set = rig.open("f-01-eighth").await;
+    rig.gate.hold_kind(OperationKind::Write);
+    for object in 0..32 {
+        let bytes = data(object, 64 << 10);
+        set.write_object(object, 0, bytes).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(set.stats().0.dirty_bytes, limit, "at the target");
+    let waiting = start({
+        let set = set.clone();
+        async move { set.write_object(32, 0, data(32, 10)).await }
+    });
+    settle().await;
+    assert!(!waiting.is_finished());
+    let held = rig.gate.held();
+    let on_its_way: u64 = held
+        .iter()
+        .filter_map(|held| held.operation.range())
+        .map(|range| range.len())
+        .sum();
+    assert!(
+        (limit / 8..limit / 4).contains(&on_its_way),
+        "{on_its_way} bytes of {limit} are on their way in {} writes",
+        held.len()
+    );
+    rig.gate.release(held[0].number).unwrap();
+    waiting.await.unwrap().unwrap();
+    rig.close().await;
+}
+
 /// F-04, H-38
 #[actix::test]
 async fn a_failed_writeback_is_retried_with_growing_delays_that_success_resets() {
