@@ -1,6 +1,7 @@
 //! Writes: what is acknowledged when, and who waits for room.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -154,6 +155,43 @@ async fn writers_at_the_limit_are_let_through_in_the_order_in_which_they_came() 
         writer.await.unwrap();
     }
     assert_eq!(*order.borrow(), [0, 1, 2, 3, 4]);
+    rig.close().await;
+}
+
+/// W-05: it makes nothing dirty that was not.
+#[actix::test]
+async fn a_write_over_dirty_bytes_needs_no_room_but_does_not_pass_those_who_wait_for_some() {
+    let rig = Rig::new(CacheConfig {
+        max_dirty_bytes: ByteSize::mib(1),
+        target_dirty_bytes: ByteSize::mib(1),
+        ..config()
+    });
+    rig.gate.hold_kind(OperationKind::Write);
+    let set = rig.open("w-05-over").await;
+    for object in 0..16 {
+        let bytes = data(object, 64 << 10);
+        set.write_object(object, 0, bytes).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(set.stats().0.dirty_bytes, MIB, "no room is left");
+    let over = pin!(set.write_object(15, 100, data(20, 10)));
+    assert!(matches!(poll_once(over), Poll::Ready(Ok(()))));
+    let waiting = start({
+        let set = set.clone();
+        async move { set.write_object(16, 0, data(16, 10)).await }
+    });
+    settle().await;
+    assert!(set.stats().0.tx_bytes < MIB / 2, "the last object is dirty");
+    let mut over = pin!(set.write_object(15, 200, data(21, 10)));
+    assert!(poll_once(over.as_mut()).is_pending());
+    rig.gate.open();
+    waiting.await.unwrap().unwrap();
+    over.await.unwrap();
+    let read = set.read_object(15, 0, 300).await.unwrap();
+    let mut expected = data(15, 64 << 10)[..300].to_vec();
+    expected[100..110].copy_from_slice(&data(20, 10));
+    expected[200..210].copy_from_slice(&data(21, 10));
+    assert_eq!(read.to_vec(), expected);
     rig.close().await;
 }
 
