@@ -28,10 +28,6 @@ impl Default for Books {
 
 impl Books {
     /// Numbers only have to add up, and are read one by one: relaxed order is enough.
-    fn add(&self, number: usize, by: i64) {
-        Self::add_to(self.own(), number, by);
-    }
-
     fn add_to(shard: &[AtomicI64; NUMBERS], number: usize, by: i64) {
         if let Some(number) = shard.get(number) {
             number.fetch_add(by, Ordering::Relaxed);
@@ -69,11 +65,14 @@ impl Books {
     }
 
     pub(crate) fn add_totals(&self, change: &Totals) {
-        for (index, by) in change.bytes.iter().chain(&change.buffers).enumerate() {
+        let (bytes, rest) = self.own().split_at(change.bytes.len());
+        let add = |(sum, by): (&AtomicI64, &i64)| {
             if *by != 0 {
-                self.add(index, *by);
+                sum.fetch_add(*by, Ordering::Relaxed);
             }
-        }
+        };
+        bytes.iter().zip(&change.bytes).for_each(add);
+        rest.iter().zip(&change.buffers).for_each(add);
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::SmallVec;
+
 use super::eviction::Queue;
 use super::extent::OpId;
 use super::object::{ObjectRef, range_of, spans};
@@ -28,9 +30,9 @@ pub(super) struct Wants {
     /// Objects whose pause after a failed writeback must end.
     pub(super) pauses: BTreeSet<usize>,
     /// What is to be fetched.
-    pub(super) missing: Vec<MissingPart>,
+    pub(super) missing: SmallVec<[MissingPart; 2]>,
     /// What is known to be zeros, and not yet held as such.
-    pub(super) zeros: Vec<MissingPart>,
+    pub(super) zeros: SmallVec<[MissingPart; 2]>,
 }
 
 impl Wants {
@@ -53,6 +55,9 @@ impl Wants {
         }
     }
 }
+
+/// By the index of their windows.
+type Gaps = SmallVec<[(u64, Span); 2]>;
 
 pub(super) struct MissingPart {
     pub(super) object: usize,
@@ -198,7 +203,7 @@ impl<S: Shelf> SetEngine<S> {
 
     /// The gaps of a complete object are zeros (rule R-10); of the others, those over which a writeback is under way,
     /// or a fetch that will not fill them, must wait for its end; the rest is to be fetched.
-    fn sort_gaps(&self, object: usize, gaps: Vec<(u64, Span)>, wants: &mut Wants) {
+    fn sort_gaps(&self, object: usize, gaps: Gaps, wants: &mut Wants) {
         let Some(known) = self.objects.get(object) else {
             return;
         };
@@ -255,7 +260,7 @@ impl<S: Shelf> SetEngine<S> {
 
 #[derive(Default)]
 struct Seen {
-    gaps: Vec<(u64, Span)>,
+    gaps: Gaps,
     ops: BTreeSet<OpId>,
     failed: Option<CacheError>,
 }

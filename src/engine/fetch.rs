@@ -9,7 +9,7 @@ use super::eviction::{Entry, Queue};
 use super::extent::OpId;
 use super::set::{Op, OpWaiters, SetEngine};
 use super::shelf::{Counter, Shelf};
-use super::watch::LAST;
+use super::watch::{LAST, in_order};
 use super::window::{Access, Fill, Span, What};
 use crate::error::{BackendError, CacheError};
 use crate::io::BackendRead;
@@ -136,10 +136,10 @@ impl<S: Shelf> SetEngine<S> {
         );
         for reader in &fetch.waiters.reads {
             if self.is_last_end(*reader) {
-                due.insert(reader.0);
+                due.push(reader.0);
             }
         }
-        for waiter in due {
+        for waiter in in_order(due) {
             self.look_again(now, waiter);
         }
         self.look_at_due(now, LAST);

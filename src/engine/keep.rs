@@ -3,6 +3,8 @@
 //! Objects and windows have numbers that are used again once they are free. An object is freed only at the end of a
 //! call, and not while anything refers to it; a window when it is empty and nobody has it pinned.
 
+use smallvec::SmallVec;
+
 use super::object::{Object, ObjectRef, WindowKey, spans};
 use super::set::{SetEngine, WindowEntry};
 use super::shelf::Shelf;
@@ -274,9 +276,13 @@ impl<S: Shelf> SetEngine<S> {
     }
 
     /// The windows of the object that lie in `range`, with the parts of it.
-    pub(super) fn windows_in(&self, object: usize, range: ByteRange) -> Vec<(usize, Span)> {
+    pub(super) fn windows_in(
+        &self,
+        object: usize,
+        range: ByteRange,
+    ) -> SmallVec<[(usize, Span); 4]> {
         let Some(object) = self.objects.get(object) else {
-            return Vec::new();
+            return SmallVec::new();
         };
         let last = (range.end() - 1) / WINDOW_BYTES;
         object

@@ -70,7 +70,7 @@ pub use extent::BufferState;
 pub(crate) use extent::{OpId, Written};
 pub use layout::{FileRanges, Layout, ObjectRuns, Run, Runs};
 pub(crate) use object::{WindowKey, WindowName, sole_span, spans};
-pub(crate) use places::{join_places, split_by_place};
+pub(crate) use places::{Parts, join_places, split_by_place};
 pub(crate) use set::{EngineLimits, EngineOptions, SetEngine};
 pub use shelf::Counter;
 pub(crate) use shelf::Shelf;

@@ -1,10 +1,15 @@
 //! Putting the bytes of extents where they belong in a caller's buffer (rule R-01).
 
+use smallvec::SmallVec;
+
 use crate::buf::{Piece, ReadBuf};
 use crate::types::Place;
 
+/// Bytes with the place where they belong.
+pub(crate) type Parts = SmallVec<[(Place, ReadBuf); 1]>;
+
 /// Cuts an extent's bytes into the places where they belong.
-pub(crate) fn split_by_place(places: &[Place], bytes: ReadBuf, parts: &mut Vec<(Place, ReadBuf)>) {
+pub(crate) fn split_by_place(places: &[Place], bytes: ReadBuf, parts: &mut Parts) {
     if let [place] = places {
         parts.push((*place, bytes));
         return;
@@ -30,7 +35,7 @@ pub(crate) fn split_by_place(places: &[Place], bytes: ReadBuf, parts: &mut Vec<(
 }
 
 /// Puts bytes into the order of their places.
-pub(crate) fn join_places(mut parts: Vec<(Place, ReadBuf)>) -> ReadBuf {
+pub(crate) fn join_places(mut parts: Parts) -> ReadBuf {
     if parts.len() == 1
         && let Some((_, only)) = parts.pop()
     {

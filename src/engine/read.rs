@@ -6,7 +6,7 @@ use super::action::{Action, Reply, WaiterId};
 use super::examine::{MissingPart, Verdict, Wants};
 use super::extent::OpId;
 use super::object::{ObjectRef, range_of, spans};
-use super::places::{join_places, split_by_place};
+use super::places::{Parts, join_places, split_by_place};
 use super::set::SetEngine;
 use super::shelf::{Counter, Shelf};
 use super::watch::{LAST, Watch};
@@ -14,7 +14,7 @@ use super::window::{Access, Charge, EXTENT_OVERHEAD_BYTES, Span, WINDOW_OVERHEAD
 use crate::buf::ReadBuf;
 use crate::error::CacheError;
 use crate::request::ReadRequest;
-use crate::types::{Moment, Place};
+use crate::types::Moment;
 
 /// A read that is not yet answered.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct ReadWait {
     /// The first byte that it lacks, while it waits.
     pub(super) watch: Option<Watch>,
     /// Windows that must keep what it has found there.
-    pins: Vec<usize>,
+    pins: SmallVec<[usize; 2]>,
 }
 
 impl ReadWait {
@@ -74,7 +74,7 @@ impl<S: Shelf> SetEngine<S> {
             has_waited: false,
             has_claim: false,
             watch: None,
-            pins: Vec::new(),
+            pins: SmallVec::new(),
         };
         self.reads.insert(waiter, wait);
         self.attempt_read(now, waiter, None);
@@ -346,7 +346,7 @@ impl<S: Shelf> SetEngine<S> {
         } else if wait.has_waited && access == Access::NoCache {
             access = Access::Quiet;
         }
-        let mut parts: Vec<(Place, ReadBuf)> = Vec::new();
+        let mut parts = Parts::new();
         let mut touched: SmallVec<[usize; 4]> = SmallVec::new();
         for extent in &request.extents {
             let id = ObjectRef {

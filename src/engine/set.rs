@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::action::{Action, Reply, WaiterId};
 use super::eviction::Evictor;
@@ -99,7 +100,7 @@ impl Op {
 #[derive(Debug, Default)]
 pub(super) struct OpWaiters {
     /// Reads, in the order in which they were asked, each with the round in which it began to wait.
-    pub(super) reads: Vec<(WaiterId, u32)>,
+    pub(super) reads: SmallVec<[(WaiterId, u32); 2]>,
     /// Discards and truncations; they wait for writebacks only.
     pub(super) drops: Vec<WaiterId>,
 }

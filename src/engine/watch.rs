@@ -8,6 +8,8 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::SmallVec;
+
 use super::action::WaiterId;
 use super::object::{ObjectRef, spans};
 use super::read::ReadWait;
@@ -19,6 +21,16 @@ use crate::types::{ByteRange, Moment};
 
 /// The watches in a window: where the byte lies in it, and who lacks it.
 pub(super) type Watches = BTreeSet<(u32, WaiterId)>;
+
+/// Some who wait, each once, in the order in which they were asked.
+pub(super) type Waiters = SmallVec<[WaiterId; 4]>;
+
+/// Puts waiters into the order in which they were asked, each once.
+pub(super) fn in_order(mut waiters: Waiters) -> Waiters {
+    waiters.sort_unstable();
+    waiters.dedup();
+    waiters
+}
 
 /// Comes after all who wait.
 pub(super) const LAST: WaiterId = WaiterId(u64::MAX);
@@ -91,14 +103,14 @@ impl<S: Shelf> SetEngine<S> {
         }
     }
 
-    /// Who lacks bytes of this part of a window.
-    pub(super) fn watchers(&self, window: usize, span: Span) -> BTreeSet<WaiterId> {
+    /// Who lacks bytes of this part of a window, each once, in the order in which they were asked.
+    pub(super) fn watchers(&self, window: usize, span: Span) -> Waiters {
         let Some(entry) = self.windows.get(window) else {
-            return BTreeSet::new();
+            return Waiters::new();
         };
         let first = WaiterId(0);
         let watches = entry.watches.range((span.start, first)..(span.end, first));
-        watches.map(|(_, waiter)| *waiter).collect()
+        in_order(watches.map(|(_, waiter)| *waiter).collect())
     }
 
     /// Who lacks bytes of an object.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::Choices;
 use crate::buf::{Piece, ReadBuf, Slab};
-use crate::engine::{join_places, slices, split_by_place};
+use crate::engine::{Parts, join_places, slices, split_by_place};
 use crate::request::{Missing, ObjectExtent, ReadRequest, Shape, WriteRequest};
 use crate::types::{ByteRange, OFFSET_BYTES_MAX, ObjectKey, Place};
 
@@ -174,7 +174,7 @@ fn check_read(shape: &Shape, read: &ReadRequest) {
         return;
     }
     let mut expected = vec![None; end as usize];
-    let mut parts = Vec::new();
+    let mut parts = Parts::new();
     for (nth, extent) in read.extents.iter().enumerate() {
         let bytes: Vec<u8> = (0..extent.range.len())
             .map(|at| (at * 7 + nth as u64) as u8)

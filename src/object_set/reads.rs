@@ -6,7 +6,7 @@ use super::{ObjectSet, extents_of};
 use crate::actors::message::{Call, Request};
 use crate::actors::tell;
 use crate::buf::ReadBuf;
-use crate::engine::{Layout, join_places, split_by_place};
+use crate::engine::{Layout, Parts, join_places, split_by_place};
 use crate::error::CacheError;
 use crate::request::{ObjectExtent, ReadRequest};
 use crate::types::{ByteRange, Hints, ObjectKey, Place, SnapId};
@@ -29,7 +29,7 @@ impl ObjectSet {
     }
 
     fn read_hit(&self, request: &ReadRequest) -> Option<ReadBuf> {
-        let mut parts = Vec::new();
+        let mut parts = Parts::new();
         let mut bytes = 0;
         for extent in &request.extents {
             let mut out = ReadBuf::default();

@@ -1,6 +1,7 @@
 //! What a read finds in a window, and how fetches fill it (rules ).
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{Access, Span, Window};
 use crate::engine::extent::{Extent, ExtentState, OpId};
@@ -101,7 +102,7 @@ impl Window {
 
     /// Puts new extents where `span` has gaps or failed fetches, and nowhere else.
     fn fill_gaps(&mut self, span: Span, state: &ExtentState, stamp: u32) -> u64 {
-        let mut gaps = Vec::new();
+        let mut gaps: SmallVec<[Span; 4]> = SmallVec::new();
         self.examine(span, |part, found| match found {
             Found::Gap | Found::Failed(_) => gaps.push(part),
             Found::Readable | Found::Fetching(_) => {}
@@ -128,7 +129,7 @@ impl Window {
             self.cut(span.start + arrived);
         }
         let data_end = span.start + arrived;
-        let waiting: Vec<usize> = self.waiting_for(span, op);
+        let waiting = self.waiting_for(span, op);
         let live: u32 = waiting
             .iter()
             .filter(|index| self.start_at(**index) < data_end)
@@ -192,7 +193,7 @@ impl Window {
     }
 
     /// The extents inside `span` that wait for `op`. Fetches cover whole extents, so no cut is needed.
-    fn waiting_for(&self, span: Span, op: OpId) -> Vec<usize> {
+    fn waiting_for(&self, span: Span, op: OpId) -> SmallVec<[usize; 4]> {
         let waits = |index: &usize| self.extents.state(*index) == Some(&ExtentState::Rx { op });
         self.extents.overlapping(span).filter(waits).collect()
     }

@@ -3,6 +3,8 @@
 
 use std::ops::{Deref, Range};
 
+use smallvec::SmallVec;
+
 use super::Span;
 use crate::engine::extent::{Extent, ExtentState};
 
@@ -125,7 +127,7 @@ impl Table {
         self.shrink();
     }
 
-    pub(super) fn drain(&mut self, indexes: Range<usize>) -> Vec<(Extent, ExtentState)> {
+    pub(super) fn drain(&mut self, indexes: Range<usize>) -> SmallVec<[(Extent, ExtentState); 2]> {
         let extents = self.extents.drain(indexes.clone());
         let drained = extents.zip(self.states.drain(indexes)).collect();
         self.shrink();
