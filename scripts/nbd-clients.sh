@@ -57,7 +57,7 @@ start --create --size "$size"
 echo "--- nbdinfo"
 nbdinfo "$uri"
 nbdinfo --list "nbd+unix://?socket=$socket" >/dev/null
-nbdinfo --map "$uri" | grep -q hole
+nbdinfo --map "$uri" | has hole
 
 echo "--- nbdcopy, both ways"
 head --bytes="$size" /dev/urandom >"$place/original"
@@ -133,16 +133,16 @@ ctl() {
 dirty() {
     ctl --json stats | "$python" -c 'import json, sys; print(json.load(sys.stdin)["volumes"][0]["gauges"]["dirty_bytes"])'
 }
-ctl stats | grep -q 'write_back_bytes'
+ctl stats | has 'write_back_bytes'
 ctl flush
 [ "$(dirty)" = 0 ]
-ctl limits --dirty 4MiB --dirty-age 1s | grep -q '4.0 MiB'
+ctl limits --dirty 4MiB --dirty-age 1s | has '4.0 MiB'
 # Switched to and fro while fio writes and reads back; it sees no error, but for writes to what is read-only.
 fio_job switched --rw=randwrite --bs=4k --iodepth=16 --numjobs=2 --offset_increment=16m --loops=4 &
 fio=$!
 switches=0
 while kill -0 "$fio" 2>/dev/null; do
-    ctl mode writethrough | grep -q 'disk: writethrough'
+    ctl mode writethrough | has 'disk: writethrough'
     ctl mode writeback >/dev/null
     ctl release >/dev/null
     switches=$((switches + 2))
@@ -248,7 +248,7 @@ grep VmHWM "/proc/$server/status"
 
 echo "--- the gateway ends, and the volume is what it showed"
 nbdcopy "$uri" "$place/shown"
-ctl drain | grep -q 'all is stored'
+ctl drain | has 'all is stored'
 wait "$server"
 server=
 [ ! -e "$socket" ]
@@ -432,7 +432,7 @@ done
 server=$!
 encrypted="nbds://localhost:$port/disk?tls-certificates=$place/pki"
 until_served "$encrypted" "$server"
-nbdinfo "$encrypted" | grep -q 'with TLS'
+nbdinfo "$encrypted" | has 'with TLS'
 nbdcopy --flush "$place/original" "$encrypted"
 nbdcopy "$encrypted" "$place/copy"
 cmp "$place/original" "$place/copy"

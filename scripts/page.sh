@@ -34,7 +34,7 @@ for _ in $(seq 200); do
     read -r -t 0.05 <> <(:) || true
 done
 [ -n "$url" ] || { cat "$place/log"; exit 1; }
-curl --silent --fail "${url}metrics" | grep -q '^cachalot_write_bytes_total{volume="second"} 0$'
+curl --silent --fail "${url}metrics" | has '^cachalot_write_bytes_total{volume="second"} 0$'
 
 # Writes, reads and flushes without end.
 while qemu-io -f raw -c 'write -P 1 0 8M' -c 'read 0 8M' -c 'read 32M 4M' -c flush "$uri" >/dev/null 2>&1; do
