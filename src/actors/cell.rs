@@ -257,19 +257,19 @@ impl SetShared {
         };
         let put = write.extents.get(..entered).unwrap_or(write.extents);
         let bytes: u64 = put.iter().map(|extent| extent.range.len()).sum();
+        let is_whole = entered == write.extents.len();
         if entered > 0 {
             if is_listed {
                 self.note_dirtied();
             }
+            self.books.count_all([
+                (Counter::WriteBytes, bytes),
+                (Counter::WriteOps, u64::from(is_whole)),
+            ]);
             // A tiny write costs a buffer all the same.
             let buffers = write.extents.len() as u64;
             self.check_dirty_now_and_then(bytes.max(buffers * DIRTY_BUFFER_BYTES));
         }
-        let is_whole = entered == write.extents.len();
-        self.books.count_all([
-            (Counter::WriteBytes, bytes),
-            (Counter::WriteOps, u64::from(is_whole)),
-        ]);
         if !is_whole {
             return Entered::Some(entered);
         }

@@ -477,8 +477,14 @@ mod tests {
         ) {
             let bytes = fill(layout, 500);
             let wanted = range(start, start + len);
+            let runs: Vec<Run> = layout.runs(wanted).collect();
+            let sole = match runs.as_slice() {
+                [run] => Some((run.object, run.range)),
+                _ => None,
+            };
+            prop_assert_eq!(layout.sole_run(wanted), sole);
             let (mut at, mut last) = (0, None);
-            for run in layout.runs(wanted) {
+            for run in runs {
                 prop_assert_eq!(run.at, at);
                 let touches = last == Some((run.object, run.range.start()));
                 prop_assert!(!touches, "two runs in a row touch at {:?}", run);
