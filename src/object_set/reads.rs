@@ -118,7 +118,7 @@ impl ObjectSet {
         if self.read_file_hit((offset, len), how, &mut out)? {
             return Ok(out);
         }
-        self.read_file((offset, len), how).await
+        Box::pin(self.read_file((offset, len), how)).await
     }
 
     /// What [`read_at`](Self::read_at) answers at once because all of it is in memory, else `None`: never waits, and
@@ -177,7 +177,7 @@ impl ObjectSet {
         if self.read_file_hit((offset, len), how, &mut out)? {
             return Ok(out);
         }
-        self.read_file((offset, len), how).await
+        Box::pin(self.read_file((offset, len), how)).await
     }
 
     /// Reads `len` bytes at `offset` of the set's file as it was at a snapshot.
@@ -194,7 +194,7 @@ impl ObjectSet {
         if self.read_file_hit((offset, len), (snap, hints), &mut out)? {
             return Ok(out);
         }
-        self.read_file((offset, len), (snap, hints)).await
+        Box::pin(self.read_file((offset, len), (snap, hints))).await
     }
 
     /// Reads a file range that takes one run of each object into `out`, if all of it is in memory. The answer is put where
@@ -209,7 +209,8 @@ impl ObjectSet {
         Ok(self.read_runs_hit(layout, range, how, out))
     }
 
-    /// Reads what [`read_file_hit`](Self::read_file_hit) could not.
+    /// Reads what [`read_file_hit`](Self::read_file_hit) could not. Who awaits it boxes it: the future of a hit is moved
+    /// about by its callers, and should not have all of this in it.
     async fn read_file(
         &self,
         (offset, len): (u64, u64),

@@ -92,7 +92,7 @@ impl ObjectSet {
         if self.write_run_hit((&object, range), &mut data, hints)? {
             return Ok(());
         }
-        self.write_run((object, range), data, hints).await
+        Box::pin(self.write_run((object, range), data, hints)).await
     }
 
     /// Writes `data` at `offset` of the set's file.
@@ -108,7 +108,7 @@ impl ObjectSet {
         if self.write_file_hit(offset, &mut data, hints)? {
             return Ok(());
         }
-        self.write_file(offset, data, hints).await
+        Box::pin(self.write_file(offset, data, hints)).await
     }
 
     /// As [`write_at`](Self::write_at), with hints.
@@ -124,7 +124,7 @@ impl ObjectSet {
         if self.write_file_hit(offset, &mut data, hints)? {
             return Ok(());
         }
-        self.write_file(offset, data, hints).await
+        Box::pin(self.write_file(offset, data, hints)).await
     }
 
     /// Writes what is one run of one object through the door: allocates nothing for the request. Says whether it
@@ -142,7 +142,8 @@ impl ObjectSet {
         self.write_run_hit((&ObjectKey::Number(object), range), data, hints)
     }
 
-    /// Writes what could not be written by [`write_file_hit`](Self::write_file_hit).
+    /// Writes what could not be written by [`write_file_hit`](Self::write_file_hit). Who awaits it boxes it: the future of
+    /// an absorbed write is moved about by its callers, and should not have all of this in it.
     async fn write_file(&self, offset: u64, data: Bytes, hints: Hints) -> Result<(), CacheError> {
         let (layout, range) = self.file_range(offset, data.len() as u64)?;
         if let Some((object, range)) = layout.sole_run(range) {
