@@ -74,6 +74,7 @@ impl Handler<Traced> for ObjectSetActor {
     type Result = ();
 
     fn handle(&mut self, Traced { span, handle }: Traced, ctx: &mut Context<Self>) {
+        self.outbox.send();
         // What the message starts at once is started within its caller's span, too.
         span.in_scope(|| handle(self, ctx));
     }
@@ -129,6 +130,7 @@ impl Handler<Flush> for ObjectSetActor {
     type Result = Reply<Flushed>;
 
     fn handle(&mut self, Flush { extents }: Flush, ctx: &mut Context<Self>) -> Self::Result {
+        self.outbox.send();
         let (reply, receiver) = oneshot::channel();
         match extents
             .map(|extents| self.checked_extents(extents))
@@ -331,6 +333,7 @@ impl Handler<Completed> for ObjectSetActor {
     type Result = ();
 
     fn handle(&mut self, Completed: Completed, ctx: &mut Context<Self>) {
+        self.outbox.send();
         self.engine.catch_up();
         self.drive(ctx);
     }
@@ -340,6 +343,7 @@ impl Handler<WriteBack> for ObjectSetActor {
     type Result = Taken;
 
     fn handle(&mut self, WriteBack(demand): WriteBack, ctx: &mut Context<Self>) -> Taken {
+        self.outbox.send();
         let sent = |actor: &Self| actor.shared.books.counter(Counter::WriteBackBytes);
         let before = sent(self);
         let now = self.now();
@@ -358,6 +362,7 @@ impl Handler<GiveBack> for ObjectSetActor {
     type Result = Freed;
 
     fn handle(&mut self, wanted: GiveBack, ctx: &mut Context<Self>) -> Freed {
+        self.outbox.send();
         let now = self.now();
         let bytes = self.engine.trim(now, wanted.bytes);
         let objects = self.engine.close_idle(wanted.objects);

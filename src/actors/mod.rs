@@ -32,6 +32,7 @@ pub(crate) mod message;
 #[cfg(all(test, any(model = "shuttle", model = "loom")))]
 mod models;
 mod object_set;
+mod outbox;
 mod plan;
 mod shared;
 mod shelf;

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use super::driver::Driver;
 use super::ledger::{Claim, Claimant};
 use super::message::{Call, Ended, Lost, Request};
+use super::outbox::Outbox;
 use super::shared::SetShared;
 use super::shelf::SetShelf;
 use super::state::SetState;
@@ -31,6 +32,16 @@ struct Wakes {
     waiting: bool,
 }
 
+impl Wakes {
+    /// After a turn that is not taken on their behalf.
+    const fn after(has_ended: bool) -> Self {
+        Self {
+            levels: true,
+            waiting: has_ended,
+        }
+    }
+}
+
 /// Where an answer goes.
 #[derive(Debug)]
 pub(super) enum Waiter {
@@ -50,6 +61,7 @@ pub struct ObjectSetActor {
     pub(super) engine: SetEngine<SetShelf>,
     pub(super) driver: Driver,
     waiters: BTreeMap<WaiterId, Waiter>,
+    pub(super) outbox: Outbox,
     timer: Option<(Moment, SpawnHandle)>,
     clean: watch::Sender<u64>,
     /// Who waits for the set to stop.
@@ -72,6 +84,7 @@ impl ObjectSetActor {
             engine,
             driver: Driver::default(),
             waiters: BTreeMap::new(),
+            outbox: Outbox::default(),
             timer: None,
             clean,
             stoppers: Vec::new(),
@@ -112,11 +125,14 @@ impl ObjectSetActor {
             request,
             span,
         } = call;
+        self.outbox.is_held = self.shared.has_younger(waiter);
         span.in_scope(|| {
             self.accept(waiter, request);
             self.act_on_all(ctx);
         });
-        self.drive(ctx);
+        let has_ended = self.run(ctx);
+        self.settle(ctx, Wakes::after(has_ended));
+        self.outbox.send_later(ctx);
     }
 
     fn accept(&mut self, waiter: WaiterId, request: Request) {
@@ -164,20 +180,14 @@ impl ObjectSetActor {
 
     /// Does what the engine wants until it wants nothing more, then ends the turn.
     pub(super) fn drive(&mut self, ctx: &mut Context<Self>) {
-        let has_ended = self.run(ctx);
-        self.settle(
-            ctx,
-            Wakes {
-                levels: true,
-                waiting: has_ended,
-            },
-        );
+        let has_ended = self.run_and_answer(ctx);
+        self.settle(ctx, Wakes::after(has_ended));
     }
 
     /// As [`drive`](Self::drive), on behalf of the flusher or the trimmer. They are woken only if something has come to
     /// its end, since otherwise they would keep each other awake where nothing can be done.
     pub(super) fn drive_on_demand(&mut self, ctx: &mut Context<Self>) {
-        let has_ended = self.run(ctx);
+        let has_ended = self.run_and_answer(ctx);
         self.settle(
             ctx,
             Wakes {
@@ -185,6 +195,14 @@ impl ObjectSetActor {
                 waiting: has_ended,
             },
         );
+    }
+
+    /// As [`run`](Self::run), for turns that others than readers and writers may make long: no answer outlasts them.
+    fn run_and_answer(&mut self, ctx: &mut Context<Self>) -> bool {
+        self.outbox.is_held = true;
+        let has_ended = self.run(ctx);
+        self.outbox.send();
+        has_ended
     }
 
     /// Returns whether any operation has ended.
@@ -343,9 +361,9 @@ impl ObjectSetActor {
         };
         match (waiter, reply) {
             (Waiter::Read(caller) | Waiter::Prefetch(caller), Reply::Read(result)) => {
-                answer(caller, result);
+                self.outbox.read(caller, result);
             }
-            (Waiter::Done(caller), Reply::Done(result)) => answer(caller, result),
+            (Waiter::Done(caller), Reply::Done(result)) => self.outbox.done(caller, result),
             (Waiter::Flushed(caller), Reply::Flushed(result)) => answer(caller, result),
             (Waiter::Stopping, Reply::Flushed(result)) => self.stop_error = result.err(),
             (waiter, reply) => {
@@ -404,7 +422,7 @@ impl ObjectSetActor {
             actor.timer = None;
             let now = actor.now();
             actor.engine.handle_deadline(now);
-            actor.run(ctx);
+            actor.run_and_answer(ctx);
             // What was given up may be what others wait for.
             actor.settle(
                 ctx,

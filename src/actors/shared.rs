@@ -314,6 +314,11 @@ impl SetShared {
         WaiterId(self.last_waiter.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
+    /// Whether others have asked since this caller did, so that more is on its way to the actor.
+    pub(crate) fn has_younger(&self, waiter: WaiterId) -> bool {
+        self.last_waiter.load(Ordering::Relaxed) > waiter.0
+    }
+
     /// The flusher no longer watches the set, unless it has become dirty again meanwhile.
     pub(crate) fn forget_dirtied(self: &Arc<Self>) {
         self.is_dirtied.store(false, Ordering::SeqCst);
