@@ -288,10 +288,11 @@ impl CallsBack {
         let Some(set) = self.set.get().filter(|_| times < 40) else {
             return;
         };
-        // These are done in place where nobody waits for room.
-        let written = set.write_at(40 * MIB, data(5, 10)).now_or_never();
+        // These are done in place where nobody waits for room; what was not dirty before is put on the set's list.
+        let clean = (64 + times as u64) * MIB;
+        let written = set.write_at(clean, data(5, 10)).now_or_never();
         assert!(!matches!(written, Some(Err(_))), "{written:?}");
-        let read = set.read_at(40 * MIB, 10).now_or_never();
+        let read = set.read_at(clean, 10).now_or_never();
         assert!(!matches!(read, Some(Err(_))), "{read:?}");
         assert!(set.stats().1.write_bytes > 0);
         drop(set.clean_events());
@@ -415,6 +416,17 @@ async fn an_answer_may_call_straight_back_into_the_cache() {
         }
         assert_eq!(polled, Poll::Ready(true), "{what}");
     }
+    // Once more where nobody waits for room, so that writes are put in within the wake-up.
+    set.flush().await.unwrap();
+    let back = Arc::new(CallsBack::default());
+    back.set.set(set.clone()).unwrap();
+    let waker = Waker::from(back.clone());
+    let mut read = Box::pin(set.read_at(20 * MIB, 100));
+    let polled = read.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    settle().await;
+    assert!(back.times.load(Ordering::Relaxed) > 0);
+    read.await.unwrap();
     settle().await;
     rig.audit(&[&set]).await;
     rig.close().await;
