@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every benchmark still runs, once each and without measuring.
+# Every benchmark still runs, once each and without measuring: built as tests are, which takes a tenth of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo bench --package cachalot --bench cache -- --test
+cargo test --bench cache

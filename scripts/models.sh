@@ -3,11 +3,8 @@
 # CACHALOT_MODEL_TIMES=100 scripts/models.sh makes it a long run; a further argument picks models by name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Only what the models are about is built anew, as these need no cfg in any dependency.
-options=(--package cachalot --lib --profile test)
-for package in cachalot loom shuttle-engine shuttle-std shuttle-schedulers; do
-    options+=(--config "profile.test.package.$package.opt-level=1")
-done
+# The features are those that all tests together have, so that little of what is built for them is built anew.
+options=(--package cachalot --lib --profile test --features object-store,rados)
 for checker in shuttle loom; do
     printf '\n--- %s\n' "$checker"
     program="$(cargo rustc "${options[@]}" --message-format=json-render-diagnostics -- --cfg "model=\"$checker\"" |
